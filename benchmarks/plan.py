@@ -1,12 +1,12 @@
-"""`collagan plan` against real runs: two ranks predicted from one, and goodput under kills.
+"""`collagan plan` against real runs: a batch predicted from half of it, two ranks from one, and goodput under kills.
 
     python -m benchmarks.plan [--rounds N] [--steps N]
 
-Rounds alternate four measurements of the same work for each rank, one thread a rank: one rank alone; two runs of one rank side by
-side, which have nothing in common but the machine; two DDP ranks; and all-reduces of two ranks by themselves. The second gives the one
+Rounds alternate five measurements, one thread a rank: one rank alone with half of its samples, and with all; two runs of one rank side by
+side, which have nothing in common but the machine; two DDP ranks; and all-reduces of two ranks by themselves. The third gives the one
 factor that the model cannot know, `contention`: how much ranks of one machine slow each other down in cores and memory. Predicted from
-the first, with that factor and the measured all-reduce; compared with the third. Four ranks on the same cores are shown, not judged.
-Medians of rounds. Beside each measurement: the load average, and the share of the cores that other processes took meanwhile.
+the first: the second. From the second, with that factor and the measured all-reduce: the fourth. Four ranks on the same cores are
+shown, not judged. Medians of rounds. Beside each measurement: the load average, and the share of the cores that other processes took meanwhile.
 
 Goodput is predicted for the run of chaos.json by its own figures: interval, mean time between failures, time to resume.
 """
@@ -32,7 +32,7 @@ from collagan_dist.config.load import load_config
 from collagan_dist.distributed import network_benchmark
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world
-from collagan_dist.plan.cost_model import Assumptions, Cluster
+from collagan_dist.plan.cost_model import Assumptions, Cluster, StepTime
 from collagan_dist.plan.goodput import Failures, goodput
 from collagan_dist.plan.hardware import REACHED_LINK, Link
 from collagan_dist.plan.prediction import Planner
@@ -49,6 +49,7 @@ WORKS = {
 }
 KEYS = ["runtime.threads=1", "data.threads=1", "runtime.precision=fp32", "runtime.channels_last=false", "schedule.adv_from=0",
         "checkpoint.every=100000", "log.grid_every=100000", "log.every=1", "evaluate.every=0"]  # fmt: skip
+HALF = "1: half of the samples"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards = drawn_shards(Path(folder), 400, 3, "--set", "store_size=88")
         found = {name: Comparison(name, Path(folder), shards, args.steps).run(args.rounds) for name in args.works}
-    save(__file__, {"arguments": vars(args), "to two ranks": found, "goodput": against_chaos()})
+    save(__file__, {"arguments": vars(args), "of each work": found, "goodput": against_chaos()})
 
 
 class Comparison:
@@ -79,18 +80,19 @@ class Comparison:
 
     def run(self, rounds: int) -> dict[str, Any]:
         for number in range(rounds):
+            self._measure(HALF, number, 1, 1, self.share // 2)
             for ranks in (2, 4) if number == 0 else (2,):
                 for name, of_each, runs in (("alone", 1, 1), ("side by side", 1, ranks), ("ranks", ranks, 1)):
-                    self._measure(f"{ranks}: {name}", number, of_each, runs)
+                    self._measure(f"{ranks}: {name}", number, of_each, runs, self.share)
             self.links.append(self._all_reduce())
         return self._compare()
 
-    def _measure(self, name: str, number: int, ranks: int, runs: int) -> None:
+    def _measure(self, name: str, number: int, ranks: int, runs: int, share: int) -> None:
         around = Surroundings()
         folders = [
             self.folder / f"{self.name} {name} {number} {run}".replace(" ", "-").replace(":", "") for run in range(runs)
         ]
-        self.seconds.setdefault(name, []).append(self._train(folders, ranks))
+        self.seconds.setdefault(name, []).append(self._train(folders, ranks, share))
         self.folders.setdefault(name, []).append(folders)
         self.around.append({"of": name, **around.seen()})
         print(
@@ -99,9 +101,9 @@ class Comparison:
             flush=True,
         )
 
-    def _train(self, folders: list[Path], ranks: int) -> float:
-        """Median seconds of a step of runs of `ranks` ranks, one for each folder, at the same time."""
-        keys = [*KEYS, *self.keys, f"schedule.batch={self.share * ranks}", f"schedule.steps={self.steps}"]
+    def _train(self, folders: list[Path], ranks: int, share: int) -> float:
+        """Median seconds of a step of runs of `ranks` ranks with `share` samples each, one for each folder, at the same time."""
+        keys = [*KEYS, *self.keys, f"schedule.batch={share * ranks}", f"schedule.steps={self.steps}"]
         jobs = [
             subprocess.Popen(
                 [*collagan_command(ranks), "train", "stable", "--data", self.shards, "--run", one, *(w for k in keys for w in ("--set", k))],
@@ -112,7 +114,7 @@ class Comparison:
         if any(job.wait() for job in jobs):
             raise SystemExit(f"a run failed: {folders}")
         rates = [median_rate(one) or 0.0 for one in folders]
-        return self.share * ranks / statistics.median(rates)
+        return share * ranks / statistics.median(rates)
 
     def _all_reduce(self) -> dict[int, float]:
         out = self.folder / "links.json"
@@ -137,29 +139,46 @@ class Comparison:
             "work of a rank": f"{self.share} samples, {', '.join(self.keys)}",
             "all-reduce of two": {"seconds by bytes": sizes, "GB/s": round(link.bytes_per_s * REACHED_LINK / 1e9, 2)},
         }
+        found["1 rank"] = _medians([self._one_rank(number, link) for number in range(len(self.links))])
         for ranks in (2, 4):
-            rounds = [self._round(ranks, number, link) for number in range(len(self.seconds[f"{ranks}: ranks"]))]
-            medians = {key: round(statistics.median(one[key] for one in rounds), 4) for key in rounds[0]}
-            found[f"{ranks} ranks"] = {**medians, "error of each round": [round(one["error"], 3) for one in rounds]}
+            rounds = range(len(self.seconds[f"{ranks}: ranks"]))
+            found[f"{ranks} ranks"] = _medians([self._several_ranks(ranks, number, link) for number in rounds])
         return {**found, "machine meanwhile": self.around}
 
-    def _round(self, ranks: int, number: int, link: Link) -> dict[str, float]:
+    def _one_rank(self, number: int, link: Link) -> dict[str, float]:
+        """What a round has measured on one rank, and what is predicted from half of its samples."""
+        predicted = self._predicted(HALF, number, Cluster(1, 1, link, link), Assumptions(overlap=0.0))
+        half, real = self.seconds[HALF][number], self.seconds["2: alone"][number]
+        return {
+            "seconds of half the samples": half, "predicted seconds": predicted.seconds, "measured seconds": real,
+            "error": predicted.seconds / real - 1,
+        }  # fmt: skip
+
+    def _predicted(self, measured: str, number: int, cluster: Cluster, assumed: Assumptions) -> StepTime:
+        """A step of ranks with all samples of the work, by the model, from a measurement of one rank."""
+        config = load_config("stable", sets=[*KEYS, *self.keys, f"schedule.batch={self.share}"])
+        self.work = self.work or count_step(config)
+        alone = read_run(self.folders[measured][number][0])
+        rate = rate_of_run(alone, config, self.work, cluster, assumed)
+        return Planner(config, rate, assumed, self.work).step(cluster, self.share)
+
+    def _several_ranks(self, ranks: int, number: int, link: Link) -> dict[str, float]:
         """What a round has measured, and what is predicted from its run of one rank: rounds are compared within themselves."""
         alone, beside, real = (self.seconds[f"{ranks}: {name}"][number] for name in ("alone", "side by side", "ranks"))
         jitter = statistics.median(map(_jitter, self.folders[f"{ranks}: side by side"][number]))
         # On a CPU gloo's threads take the cores of the backward pass: nothing is hidden.
         assumed = Assumptions(overlap=0.0, jitter=jitter, contention=beside / alone)
-        config = load_config("stable", sets=[*KEYS, *self.keys, f"schedule.batch={self.share}"])
-        self.work = self.work or count_step(config)
-        cluster = Cluster(1, ranks, link, link)
-        alone_run = read_run(self.folders[f"{ranks}: alone"][number][0])
-        rate = rate_of_run(alone_run, config, self.work, cluster, assumed)
-        step = Planner(config, rate, assumed, self.work).step(cluster, self.share)
+        step = self._predicted(f"{ranks}: alone", number, Cluster(1, ranks, link, link), assumed)
         return {
             "seconds alone": alone, "seconds side by side": beside, "contention": beside / alone, "jitter": jitter,
             "all-reduce seconds": step.all_reduce, "predicted seconds": step.seconds, "measured seconds": real,
             "error": step.seconds / real - 1,
         }  # fmt: skip
+
+
+def _medians(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    found = {key: round(statistics.median(one[key] for one in rounds), 4) for key in rounds[0]}
+    return {**found, "error of each round": [round(one["error"], 3) for one in rounds]}
 
 
 def _jitter(run: Path) -> float:

@@ -53,11 +53,15 @@ lost() {
     [ -z "$nodes" ] || scontrol show hostnames "$nodes" | sort -u | paste -sd,
 }
 
-# blamed: print the node where the last step failed, if it is known. Lost by Slurm; or else a task ended there by itself, and none
-# did elsewhere (code 4 is that of a rank that lost another one; TERM, and KILL after it, come from Slurm); or else all ranks
-# that were waited for are there.
+# blamed: print the node where the last step failed, if it is known. Where a script knows, `failed_on`. Lost by Slurm; or else a task
+# ended there by itself, and none did elsewhere (code 4 is that of a rank that lost another one; TERM, and KILL after it, come from
+# Slurm); or else all ranks that were waited for are there.
 blamed() {
     local line node what told='' nodes=''
+    if [ -n "${failed_on:-}" ]; then
+        echo "$failed_on"
+        return
+    fi
     node=$(lost)
     if [ -n "$node" ]; then
         echo "$node"

@@ -53,6 +53,7 @@ say_chosen "sweep.sh CONFIG --space SPACE --data SHARDS --out DIR"
 plan=$(one sweep "${words[@]}" --dry-run)
 planned out "${words[@]}"
 echo "slurm: sweeps $first over $space into $run"
+lost_before
 note "starts Ray on $SLURM_NNODES nodes"
 [ -z "$note_data" ] || keep data "$data" # also where Ray does not start: a restart takes the same
 
@@ -146,8 +147,8 @@ for node in "${nodes[@]}"; do
     fi
 done
 
-code=4
-[ -z "$stopping" ] || code=75
+code=4 failed_on=$head # where Ray has not come up
+[ -z "$stopping" ] || code=75 failed_on=''
 if [ -n "$address" ] && [ -z "$stopping" ]; then
     note "Ray on ${#there[@]} of ${#nodes[@]} nodes, at $address"
     (
@@ -156,12 +157,12 @@ if [ -n "$address" ] && [ -z "$stopping" ]; then
         exec ${container[@]+"${container[@]}"} collagan sweep "${words[@]}" --ray "$address"
     ) 9>&- &
     driver=$!
-    lost=''
+    lost='' failed_on=''
     while kill -0 "$driver" 2>/dev/null; do
         pause
         if [ "$stopping" = USR2 ] && [ $((SECONDS % 5)) = 0 ]; then tell USR2; fi # repeated: its handler may not have been installed yet
         if ! alive "$head" && [ -z "$lost" ]; then
-            lost=$SECONDS
+            lost=$SECONDS failed_on=$head
             echo "slurm: Ray ended on $head" >&2
             tail -8 "$folder/$head.txt" >&2
             tell TERM

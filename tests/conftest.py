@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,14 @@ def _missing_browser() -> str | None:
     return None if shutil.which("chromium") else "no chromium on PATH"
 
 
+def _missing_dashboard() -> str | None:
+    return (
+        None if find_spec("opencensus") else "Ray's dashboard is not installed: pip install 'collagan_dist[dashboard]'"
+    )
+
+
 # Marker: why the machine cannot run the tests that have it, or None.
-NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm, "browser": _missing_browser}
+NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm, "browser": _missing_browser, "dashboard": _missing_dashboard}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("deepspeed", "heif", "onnx", "sweep")
+EXTRAS = ("dashboard", "deepspeed", "heif", "onnx", "sweep")
 TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "scikit-image", "setuptools", "wheel")
 # What libraries do for us: files of every kind, training on each engine and on two ranks, evaluation, export, sweep, resume.
 TESTS = ("tests/whole", "tests/config", "tests/data", "tests/faces", "tests/inference", "tests/report", "tests/runs", "tests/sweep",
@@ -35,7 +35,7 @@ def requirements(torch: str) -> dict[str, str]:
     """Return what is installed: requirement by name, such as {"numpy": "numpy>=2.0"}; torch as it is asked for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + [line for name in EXTRAS for line in project["optional-dependencies"][name]]
-    found = {re.split(r"[\[>]", line)[0]: line.split(";")[0].strip() for line in lines}
+    found = {line.split(">")[0]: line.split(";")[0].strip() for line in lines}
     del found["torch"]
     if torch == "none":
         del found["deepspeed"]  # it imports torch

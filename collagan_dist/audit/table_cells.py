@@ -1,4 +1,4 @@
-"""Audits the tables of a reproduction: the numbers that come from one evaluation of one of its runs must be the evaluation's."""
+"""Audits tables: what a reproduction's have of an evaluation must be the evaluation's, and a sweep's row must be its trial's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any
 
 from collagan_dist.audit.finding import AuditFinding, Verdict
 from collagan_dist.errors import DataError
-from collagan_dist.report import paper_tables
+from collagan_dist.report import paper_tables, trial_data
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.results import lookup, read_evaluation
+from collagan_dist.runs.thinning import is_number
+from collagan_dist.sweep import sweep_table
+from collagan_dist.sweep.space_spec import METRICS
 
 _TOLERANCE = 1e-9  # of the same double, written as JSON
 _SHOWN = 3
@@ -31,6 +34,43 @@ def audit_cells(out: Path, run: Path, evaluation: Path) -> AuditFinding | None:
     wrong = [text for where, cell, value in found if (text := _wrong(where, cell, value, evaluation))]
     verdict: Verdict = "differs" if wrong else "equal"
     return AuditFinding(subject, verdict, evaluation.stem, f"{len(found)} cells", wrong=tuple(wrong[:_SHOWN]))
+
+
+def audit_row(out: Path, run: Path) -> AuditFinding | None:
+    """Compare a trial's row of OUT/trials.csv with the trial's folder: values and metrics; None for a run of no sweep, or one in training."""
+    path, subject = out / "trials.csv", f"{run.name}: row of trials.csv"
+    if not path.is_file():
+        return None
+    try:
+        own = next((row for row in sweep_table.table(out) if Path(row["path"]) == run), None)
+        if own is None or own["status"] == "running":
+            return None
+        values = {name.removeprefix("config/"): value for name, value in own.items() if name.startswith("config/")}
+        rows, _ = trial_data.read_trials(path, {key: {} for key in values})
+    except DataError as error:
+        return AuditFinding(subject, "damaged", wrong=(str(error),))
+    row = next((one for one in rows if one.number == own["trial"]), None)
+    if row is None or (row.samples or 0) < own["samples"]:
+        return AuditFinding(subject, "not comparable", notes=("it is older than the trial: the sweep writes it anew",))
+    cells: list[tuple[str, Any, Any]] = [
+        ("samples", row.samples, own["samples"]),
+        *((name, row.scores.get(name), own.get(name)) for name in METRICS),
+        *((name, row.values[name], value) for name, value in values.items()),
+    ]
+    wrong = [
+        f"{path}: trial {own['trial']}, {name}: {shown}, by its folder {value}"
+        for name, shown, value in cells
+        if not _same(shown, value)
+    ]
+    verdict: Verdict = "differs" if wrong else "equal"
+    return AuditFinding(subject, verdict, path.name, f"{len(cells)} cells", wrong=tuple(wrong[:_SHOWN]))
+
+
+def _same(shown: Any, value: Any) -> bool:
+    """Whether a cell shows a value: numbers are written so that they can be read back."""
+    if is_number(shown) and is_number(value):
+        return bool(shown == value)
+    return trial_data.choice_text(shown) == trial_data.choice_text(value)
 
 
 def _cells(out: Path, model: str, metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], float]]:

@@ -1,17 +1,21 @@
-"""Cells of a reproduction's tables against the evaluations that they come from."""
+"""Cells of a reproduction's tables against the evaluations that they come from, and rows of a sweep's against its trials."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from collagan_dist.audit.table_cells import audit_cells
+from collagan_dist.audit.table_cells import audit_cells, audit_row
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.results import Results
 from collagan_dist.reproduce.tables import make_table
+from collagan_dist.sweep.trial import trial_dir
 from tests.audit.conftest import AUDITED
+from tests.sweep.simulation import Simulation, a_plan
+from tests.sweep.test_sweep_table import stored
 from tests.training.small import small
 
 
@@ -70,3 +74,45 @@ def test_of_several_seeds_each_is_found_and_the_mean_is_theirs(out, shards):
     path.write_text(json.dumps(table))
     found = audit_cells(out, runs[1].folder, evaluation)
     assert found.verdict == "differs" and "where its seeds' mean is " in found.wrong[0]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A finished sweep, as the driver leaves it."""
+    out = tmp_path_factory.mktemp("sweep")
+    done = Simulation(a_plan("sync_halving", 9, seed=3), failing=0.2).run()
+    stored(out, done.plan, done.trials, "done")
+    return out, done
+
+
+def test_each_row_of_a_sweep_is_its_trials(sweep):
+    out, done = sweep
+    found = [audit_row(out, trial_dir(out, trial)) for trial in done.trials]
+    assert {one.verdict for one in found} == {"equal"} and len(found) == 9
+    assert audit_row(out / "trials", out / "trials/t000") is None  # no sweep
+
+
+@pytest.mark.parametrize("column", ["psnr", "samples", "optim.generator.lr"])
+def test_an_edited_row_is_named(sweep, tmp_path, column):
+    out, done = sweep
+    copy = Path(shutil.copytree(out, tmp_path / "sweep"))
+    with (copy / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    number = next(int(row["trial"]) for row in rows if row["status"] == "done")
+    key = column if column in rows[0] else done.plan.space.keys[0]
+    rows[number][key] = str(2 * float(rows[number][key]))
+    with (copy / "trials.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    found = audit_row(copy, trial_dir(copy, done.trials[number]))
+    assert found.verdict == "differs" and f"trials.csv: trial {number}, {key}: " in found.wrong[0]
+
+
+def test_a_row_that_is_older_than_its_trial_is_not_comparable(sweep, tmp_path):
+    """As after a driver that was killed."""
+    out, done = sweep
+    copy = Path(shutil.copytree(out, tmp_path / "sweep"))
+    lines = (copy / "trials.csv").read_text().splitlines()
+    (copy / "trials.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert audit_row(copy, trial_dir(copy, done.trials[-1])).verdict == "not comparable"

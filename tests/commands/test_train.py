@@ -1,5 +1,6 @@
 import argparse
 import json
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,13 @@ def test_a_dry_run_prints_configuration_and_plan(collagan, shards, tmp_path, mon
     assert folder.startswith("# run: runs/demo-M*_isd-") and not (tmp_path / "runs").exists()
     assert collagan(*command, "--set", "checkpoint.every=7").out.splitlines()[-1] == folder
     assert collagan(*command, "--set", "optim.generator.lr=7e-4").out.splitlines()[-1] != folder
+
+
+def test_a_start_from_other_weights_says_what_it_takes(collagan, shards, trained, tmp_path):
+    command = ["train", "demo", "--data", shards.folder, "--run", tmp_path / "run", *SMALL]
+    result = collagan(*command, "--init", trained, "--set", "schedule.steps=1")
+    (count,) = re.findall(rf"model\.init: {trained}, step 2: (\d+) of \1 tensors of the generator", result.err)
+    assert result.code == 0 and int(count) > 10
 
 
 def test_run_is_another_name_of_out():

@@ -98,7 +98,7 @@ def test_names_and_numbers():
 
 
 def test_loopback_is_what_the_benchmark_measured():
-    found = json.loads((ROOT / "benchmarks/plan.json").read_text())["to two ranks"].values()
+    found = json.loads((ROOT / "benchmarks/plan.json").read_text())["of each work"].values()
     measured = [one["all-reduce of two"] for one in found]
     assert LINKS["loopback"].bytes_per_s * REACHED_LINK / 1e9 == pytest.approx(mean(one["GB/s"] for one in measured))
     # Two messages of few bytes, one after the other.
@@ -108,7 +108,13 @@ def test_loopback_is_what_the_benchmark_measured():
 
 def test_the_table_of_the_documentation_is_the_benchmark():
     text = (ROOT / "docs/scaling.md").read_text()
-    for work, found in json.loads((ROOT / "benchmarks/plan.json").read_text())["to two ranks"].items():
+    for work, found in json.loads((ROOT / "benchmarks/plan.json").read_text())["of each work"].items():
+        one = found["1 rank"]
+        half, predicted, measured = (
+            1000 * one[name] for name in ("seconds of half the samples", "predicted seconds", "measured seconds")
+        )
+        assert abs(one["error"]) <= 0.15 and abs(found["2 ranks"]["error"]) <= 0.15  # what the page promises
+        assert f"| {work} | {half:.1f} | {predicted:.1f} | {measured:.1f} | {_error(predicted, measured)} |" in text
         for ranks in (2, 4):
             one = found[f"{ranks} ranks"]
             names = ("seconds side by side", "predicted seconds", "measured seconds")
@@ -117,9 +123,14 @@ def test_the_table_of_the_documentation_is_the_benchmark():
             (row,) = (line for line in text.splitlines() if line.startswith(f"| {work}, {ranks} ranks"))
             cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
             assert cells == [
-                f"{beside:.1f}", f"{predicted:.1f}", f"{measured:.1f}", f"{1 - predicted / measured:.0%} too short".replace("%", " %"),
+                f"{beside:.1f}", f"{predicted:.1f}", f"{measured:.1f}", _error(predicted, measured),
                 f"{more:.1f} of {cost:.1f} ({more / cost:.0%})".replace("%", " %"),
             ]  # fmt: skip
+
+
+def _error(predicted: float, measured: float) -> str:
+    error = f"{abs(predicted / measured - 1):.0%}".replace("%", " %")
+    return f"{error} too {'short' if predicted < measured else 'long'}"
 
 
 def test_links_are_given_inside_a_node_and_between_nodes():

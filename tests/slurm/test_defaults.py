@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from collagan_dist.commands.main import build_parser
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.errors import ConfigError
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.types import World
 from tests.conftest import ROOT
 from tests.slurm.test_common import bash
@@ -183,6 +185,35 @@ def test_stable_alone(cluster, packed, batch, nodes, ranks):
         in log
     )
     assert not (packed / "runs").exists()
+
+
+@pytest.mark.slurm
+@pytest.mark.full
+def test_pack_train_and_evaluate_alone(cluster, drawn, tmp_path):
+    """From pictures to figures, each by its script's name: only the size of the model and the number of steps are given."""
+    small = {
+        "schedule.steps": 3,
+        "schedule.batch": 4,
+        "data.image_size": 32,
+        "model.widths.generator": 4,
+        "model.widths.discriminator": 4,
+    }
+    sets = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+
+    def done(script: str, *words: str, **env: str) -> str:
+        options = ["--time=5", "--oversubscribe", "--gpus-per-node=0", "--cpus-per-task=1"]
+        job = cluster.submit(ROOT / f"slurm/{script}.sh", *words, options=options, cwd=tmp_path, env=env)
+        ended, log = cluster.wait(job, 240), cluster.log(job)
+        assert ended.state == "COMPLETED" and ended.restarts == 0, log
+        return log
+
+    done("pack", COLLAGAN_ROOT=str(drawn))
+    assert "chosen: CONFIG stable, --data packed/celeba (the one in packed/)" in done("train", *sets)
+    (run,) = (tmp_path / "runs").glob("stable-M*_isd-*")
+    assert RunPaths(run).newest_step() == 3 and (run / "report.html").is_file()
+    shutil.rmtree(run / "evaluation")
+    done("evaluate")
+    assert list((run / "evaluation").glob("test-*.json"))
 
 
 @pytest.mark.slurm

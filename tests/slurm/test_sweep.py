@@ -272,24 +272,26 @@ def test_errors_of_the_command_are_found_before_ray_starts(cluster, sweeps):
     assert "# out: " in plan.log() and not wrong.run.exists()
 
 
-def test_a_restart_takes_the_data_set_that_was_chosen_before_ray_failed(cluster, sweeps, tmp_path):
-    """Although packed/ has a second one by then."""
+def test_a_node_on_which_ray_fails_twice_is_left_out(cluster, sweeps, tmp_path):
+    """The third start is elsewhere, and takes the data set that the first one chose, although packed/ has a second one by then."""
 
     def pack(name: str) -> None:
         (tmp_path / "packed" / name).mkdir(parents=True)
         (tmp_path / "packed" / name / "manifest.json").write_text("{}")
 
     pack("one")
-    sweeps.ray_fails("n1", 3)
-    sweep = sweeps.submit("--nodelist=n1", COLLAGAN_DATA="")
+    sweeps.ray_fails("n1", 6)
+    sweep = sweeps.submit("--exclude=n3", COLLAGAN_DATA="")
     cluster.until(lambda: "sweeps small over lambda" in sweep.log(), 60, "the first start", sweep.job)
     pack("two")
-    sweep.until_seen(1, {"n1"}, 180)
-    assert (
-        "no Ray on n1" in sweep.log()
-        and "# data: packed/one\n" in (sweep.run / f"logs/slurm-{sweep.job}.txt").read_text()
-    )
-    assert sweep.finish().restarts == 1
+    sweep.until_seen(2, {"n2"}, 240)
+    assert "no Ray on n1" in sweep.log() and "does not start" in sweep.log()
+    assert "# data: packed/one\n" in (sweep.run / f"logs/slurm-{sweep.job}.txt").read_text()
+    assert [note for note in sweep.notes() if "Ray" not in note] == [
+        "FAILED with code 4 on n1; restart 1 of at most 3", "FAILED with code 4 on n1; restart 2 of at most 3",
+        "excluded from now on, since this job failed there twice: n1",
+    ]  # fmt: skip
+    assert sweep.finish().restarts == 2
 
 
 @pytest.mark.full

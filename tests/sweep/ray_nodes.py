@@ -64,9 +64,10 @@ AUTOSCALING = {
 
 
 @contextmanager
-def growing_nodes(cpus: int, most: int) -> Iterator[tuple[str, subprocess.Popen]]:
+def growing_nodes(cpus: int, most: int, every: int = 1) -> Iterator[tuple[str, subprocess.Popen]]:
     """A head node of 1 CPU whose autoscaler starts up to `most` nodes of `cpus` CPUs; its address, and its process.
 
+    The autoscaler looks every `every` seconds.
     Ray's own provider for tests. `AutoscalingCluster` would end every Ray process of the machine.
     """
     types = {"ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}}
@@ -76,7 +77,7 @@ def growing_nodes(cpus: int, most: int) -> Iterator[tuple[str, subprocess.Popen]
         "max_workers": most,
     }
     port = free_port()
-    own = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1"}
+    own = {"AUTOSCALER_UPDATE_INTERVAL_S": str(every), "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1"}
     own |= {"RAY_CLOUD_INSTANCE_ID": HEAD_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         config = Path(folder, "cluster.json")

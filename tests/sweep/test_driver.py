@@ -239,6 +239,35 @@ def test_a_real_sweep_of_repeats_under_a_constraint(shards, tmp_path):
     assert "over 2 seeds" in head and not any(row["breaks"] for row in rows)
 
 
+@pytest.mark.full
+def test_a_real_sweep_of_two_metrics_under_a_limit(shards, tmp_path):
+    """The front is that of all trials of full length; with a limit that some break, of those that keep it."""
+    space_ = {**HALVING, "metric": ["psnr_hole", "landmark_error"]}
+
+    def front(rows: list[dict[str, str]]) -> list[int]:
+        points = {
+            int(row["trial"]): (float(row["psnr_hole"]), -float(row["landmark_error"]))
+            for row in rows if row["status"] == "done" and not row["breaks"]
+        }  # fmt: skip
+        beaten = [
+            n for n, (a, b) in points.items() if any(q != (a, b) and q[0] >= a and q[1] >= b for q in points.values())
+        ]
+        return sorted(points.keys() - set(beaten))
+
+    free = Sweep(tmp_path / "free", shards.folder, space_, "--trials", 6)
+    free.run()
+    assert sorted(json.loads((free.out / "sweep.json").read_text())["front"]) == front(free.rows())
+    # Of those beyond it at the first rung none is promoted.
+    limit = sorted(free.lines(number, "eval")[0]["psnr_hole"] for number in range(6))[3]
+    space_["constraints"] = {"psnr_hole": {"max": limit}}
+    held = Sweep(tmp_path / "held", shards.folder, space_, "--trials", 6)
+    held.run()
+    rows, summary = held.rows(), json.loads((held.out / "sweep.json").read_text())
+    broken = {int(row["trial"]) for row in rows if row["breaks"]}
+    assert broken and broken == {int(row["trial"]) for row in rows if float(row["psnr_hole"]) > limit}
+    assert sorted(summary["front"]) == front(rows) and summary["best"] not in broken
+
+
 def controller(
     shards: Manifest, folder: Path, *ends: tuple[str, dict[str, float]], **options: object
 ) -> SweepController:

@@ -3,11 +3,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -16,8 +18,9 @@ from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.sweep.ray_cluster import check_dashboard, join_cluster
 from tests.conftest import collagan
 from tests.data.packed import contents, recipe
-from tests.sweep.ray_nodes import descendants, ray_nodes
-from tests.sweep.small import HALVING, Sweep
+from tests.faults.processes import free_port
+from tests.sweep.ray_nodes import ENVIRONMENT, descendants, power_off, ray_nodes, start_node, wait_for
+from tests.sweep.small import HALVING, LR_SPACE, Sweep
 
 
 def test_ray_packs_the_same_bytes(copy_of_drawn, tmp_path):
@@ -40,7 +43,7 @@ def test_ray_packs_the_same_bytes(copy_of_drawn, tmp_path):
 def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_path, no_nohup):
     """The sweep's own cluster listens on loopback and refuses a client without its token; interrupted, it ends with all processes."""
     token = "a" * 64
-    sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, schedule__steps=5000)
+    sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, schedule__steps=50_000)
     with sweep.started(RAY_AUTH_TOKEN=token) as process:
         sweep.until(process, lambda: sweep.saved(0) >= 2)
         (folder,) = Path("/tmp").glob(f"collagan-ray-{process.pid}-*")
@@ -70,7 +73,7 @@ def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_p
         os.killpg(process.pid, signal.SIGHUP)
         assert process.wait(60) == 75
     assert not folder.exists() and "the same command continues" in sweep.log.read_text()
-    assert [line["event"] for line in sweep.lines(0, "event")][-1] == "interrupted"
+    assert "interrupted" in [line["event"] for line in sweep.lines(0, "event")]
     last = time.monotonic() + 60  # Ray's agents look now and then whether they are still needed
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < last, left
@@ -99,12 +102,9 @@ def status(url: str, token: str = "") -> int:
         return error.code
 
 
-@pytest.mark.full
-@pytest.mark.skipif(
-    find_spec("opencensus") is None, reason="Ray's dashboard is not installed: pip install 'collagan_dist[dashboard]'"
-)
+@pytest.mark.dashboard
 def test_the_dashboard_is_on_loopback_and_asks_for_its_token(shards, tmp_path):
-    sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, "--dashboard", schedule__steps=5000)
+    sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, "--dashboard", schedule__steps=50_000)
     with sweep.started() as process:
         sweep.until(process, lambda: sweep.saved(0) >= 2)
         url, token = re.search(
@@ -117,3 +117,51 @@ def test_the_dashboard_is_on_loopback_and_asks_for_its_token(shards, tmp_path):
         assert own and all(address.startswith(("127.0.0.1:", "[::ffff:127.0.0.1]:")) for address in own), own
         process.send_signal(signal.SIGINT)
         assert process.wait(90) == 75, sweep.log.read_text()
+
+
+@pytest.mark.dashboard
+def test_a_job_of_ray_is_stopped_and_goes_on(shards, tmp_path):
+    """As docs/tune.md says: `ray job stop` lets trials save, and the same command, submitted again, goes on. Nobody comes in without the token."""
+    port, page = free_port(), free_port()
+    env = ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_JOB_STOP_WAIT_TIME_S": "300"}
+    shown = [
+        "--include-dashboard=true",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={page}",
+        "--dashboard-agent-listen-port=0",
+    ]
+    sweep = Sweep(tmp_path, shards.folder, LR_SPACE, "--trials", 2, "--ray", f"127.0.0.1:{port}", schedule__steps=200)
+
+    def job(verb: str, *words: object, code: int = 0) -> str:
+        command = [
+            Path(sys.executable).with_name("ray"),
+            "job",
+            verb,
+            f"--address=http://127.0.0.1:{page}",
+            *map(str, words),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+        assert (done.returncode != 0) == bool(code), done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    with (
+        patch.dict(os.environ, env),
+        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder,
+    ):
+        node = start_node(1, "--head", f"--port={port}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1", *shown)
+        try:
+            wait_for(f"127.0.0.1:{port}", 1)
+            job("submit", "--no-wait", "--submission-id=one", "--", *sweep.words)
+            sweep.log.write_text("")  # of a job, Ray has it
+            sweep.until(node, lambda: sweep.saved(0) >= 4)
+            job("stop", "one")
+            assert "stopped" in job("status", "one").lower()
+            saved = sweep.saved(0)
+            assert 4 <= saved < 200
+            assert "succeeded" in job("submit", "--submission-id=two", "--", *sweep.words)
+            assert sweep.starts(0) == [("start", 0), ("resume", saved)]
+            assert [row["status"] for row in sweep.rows()] == ["done", "done"]
+            with patch.dict(os.environ, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}):
+                assert "uthenticat" in job("list", code=1)
+        finally:
+            power_off(node)

@@ -130,6 +130,18 @@ def test_a_cluster_grows_for_trials_and_shrinks(shards, tmp_path):
 
 
 @pytest.mark.full
+def test_a_sweep_says_that_it_waits_for_the_cluster_to_grow(shards, tmp_path):
+    """With its reason, while the autoscaler has not looked yet."""
+    with growing_nodes(cpus=2, most=1, every=40) as (address, _):
+        words = ("--trials", 1, "--ray", address, "--cpus", 2)
+        sweep = Sweep(tmp_path, shards.folder, LR_SPACE, *words, schedule__steps=4)
+        sweep.run()
+        said = sweep.log.read_text()
+        assert "0 of 1 trials begun: 1 waiting for room; waits for room: the cluster starts nodes" in said, said
+        assert [row["status"] for row in sweep.rows()] == ["done"]
+
+
+@pytest.mark.full
 def test_four_trials_at_a_time_grow_a_cluster_and_survive_a_spot_node(shards, tmp_path):
     """Each has a node of its own. A node that the cloud takes back is an ordinary loss, and is replaced."""
     with growing_nodes(cpus=2, most=4) as (address, head):

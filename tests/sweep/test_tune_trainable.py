@@ -1,5 +1,6 @@
 """The page for users of Ray Tune as a program, interrupted and restored; and what a trial goes on from."""
 
+import csv
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths
 from collagan_dist.sweep.tune_trainable import check_continues, checkpoint_of_tune, continue_from, trial_config
 from tests.conftest import ROOT
-from tests.sweep.ray_nodes import ENVIRONMENT
+from tests.sweep.ray_nodes import ENVIRONMENT, descendants
 from tests.training.small import equal, small, weights
 
 HERE = Path.cwd()
@@ -47,6 +49,11 @@ try:
 except Exception as error:
     print("wrong:", error)
 """
+FAILING = """
+(failed,) = tune.Tuner(trainable, param_space={"data.shards": "nowhere"}, run_config=tune.RunConfig(
+    name="failing", storage_path=os.path.abspath("tune"), verbose=0)).fit()
+print("failed:", open(os.path.join(failed.path, "error.txt")).read().strip().splitlines()[-1])
+"""
 END = """
 rows = [{"path": one.path, "metrics": one.metrics, "config": one.config, "checkpoint": one.checkpoint.path} for one in results]
 open("results.json", "w").write(json.dumps(rows))
@@ -59,26 +66,39 @@ def smaller(code: str) -> str:
     return code
 
 
-def program(folder: Path, shards: Path, code: str, interrupt: bool = False) -> tuple[str, list[dict[str, Any]]]:
-    """Run a user's program; with Ctrl-C at the first result. Return what it printed, and the results."""
+def program(
+    folder: Path, shards: Path, code: str, end: signal.Signals | None = None
+) -> tuple[str, list[dict[str, Any]]]:
+    """Run a user's program, which gets the signal `end` at the first result after 3 steps. Return what it printed, and the results."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "packed").mkdir()
-    (folder / "packed/drawn").symlink_to(shards)
+    (folder / "packed").mkdir(exist_ok=True)
+    if not (folder / "packed/drawn").exists():
+        (folder / "packed/drawn").symlink_to(shards)
     (folder / "program.py").write_text(BEGIN + code + END)
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as ray:  # a short path: Ray's sockets lie below
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as ray:  # short: sockets
         process = subprocess.Popen(
             [sys.executable, "program.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **ENVIRONMENT, "RAY_FOLDER": ray, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
                  "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
         )  # fmt: skip
-        printed = ""
+        printed, family = "", [process.pid]
         assert process.stdout is not None
         for line in process.stdout:
             printed += line
-            if interrupt and re.match(r"\w+ 3 \d", line):
-                process.send_signal(signal.SIGINT)
-                interrupt = False
-        assert process.wait() == 0, printed
+            if end and re.match(r"\w+ 3 \d", line):
+                family = descendants(process.pid)
+                process.send_signal(end)
+                if end == signal.SIGKILL:
+                    break
+                end = None
+        code_of_end = process.wait()
+        if end == signal.SIGKILL:  # Ray's processes notice it
+            last = time.monotonic() + 60
+            while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
+                assert time.monotonic() < last, left
+                time.sleep(0.2)
+            return printed, []
+    assert code_of_end == 0, printed
     return printed, json.loads((folder / "results.json").read_text())
 
 
@@ -86,8 +106,8 @@ def program(folder: Path, shards: Path, code: str, interrupt: bool = False) -> t
 def asha(shards: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, Any]]]:
     """The page's search, interrupted by Ctrl-C and restored."""
     folder = tmp_path_factory.mktemp("asha")
-    code = smaller(SEARCH) + "\nprint('interrupted')\n" + RESTORE + RESULTS + WRONG
-    return program(folder, shards.folder, code, interrupt=True)
+    code = smaller(SEARCH) + "\nprint('interrupted')\n" + RESTORE + RESULTS + WRONG + FAILING
+    return program(folder, shards.folder, code, end=signal.SIGINT)
 
 
 def test_a_callback_sees_each_evaluation(asha):
@@ -100,6 +120,12 @@ def test_a_callback_sees_each_evaluation(asha):
         seen = [int(step) for step in re.findall(rf"^{name} (\d+) ", printed, re.MULTILINE)]
         assert sorted(set(seen)) == list(range(3, steps + 1, 3)) and row["metrics"]["samples"] == 4 * steps
         lines = map(json.loads, (Path(row["path"]) / "run/metrics.jsonl").read_text().splitlines())
+        # What Tune's own loggers have, too.
+        logged = [json.loads(line)["steps"] for line in (Path(row["path"]) / "result.json").read_text().splitlines()]
+        with (Path(row["path"]) / "progress.csv").open() as file:
+            assert logged == [int(line["steps"]) for line in csv.DictReader(file)] and sorted(set(logged)) == sorted(
+                set(seen)
+            )
         scores.append({line["step"]: line["psnr_hole"] for line in lines if line["kind"] == "eval"})
         assert sorted(scores[-1]) == list(range(3, steps + 1, 3)) and scores[-1][steps] == row["metrics"]["psnr_hole"]
     first, second = scores  # one after the other: the second is stopped at the first rung at which it is the worse
@@ -124,6 +150,11 @@ def test_a_wrong_key_is_one_error(asha):
     assert said.startswith(
         "param_space: --set optim.generator.rl=0.001: there is no key optim.generator.rl; valid here: lr"
     )
+
+
+def test_a_trial_that_fails_says_why(asha):
+    (said,) = re.findall(r"^failed: (.*)", asha[0], re.MULTILINE)
+    assert "nowhere: no manifest.json" in said, said
 
 
 # What a trial goes on from, without Ray
@@ -232,6 +263,38 @@ def test_pbt_goes_on_from_the_donors_checkpoint(shards, tmp_path):
 
 
 @pytest.mark.full
+def test_a_killed_program_is_restored_by_a_new_one(shards, tmp_path):
+    """Of one trial: Tune may not have heard of its last results, and it ends as one that was never stopped."""
+    search = smaller(SEARCH).replace("num_samples=2", "num_samples=1")
+    program(tmp_path / "program", shards.folder, search, end=signal.SIGKILL)
+    head = search.partition("tuner = tune.Tuner(")[0]
+    printed, (row,) = program(tmp_path / "program", shards.folder, head + RESTORE)
+    run = Path(row["path"]) / "run"
+    assert row["metrics"]["steps"] == 9 and re.findall(r"^\w+ (\d) ", printed, re.MULTILINE)[-1] == "9"
+    cd.train(str(run / "config.yaml"), tmp_path / "run")
+    assert equal(weights(run, 9), weights(tmp_path / "run", 9))
+
+
+@pytest.mark.full
+def test_hyperband_pauses_trials_and_goes_on(shards, tmp_path):
+    """A paused trial goes on from its checkpoint; one of full length equals one that was never paused."""
+    search = (
+        smaller(SEARCH)
+        .replace("import ASHAScheduler", "import HyperBandScheduler")
+        .replace("num_samples=2", "num_samples=4")
+    )
+    search = re.sub(
+        r"ASHAScheduler\(.*?\)", "HyperBandScheduler(time_attr='steps', max_t=9, reduction_factor=3)", search
+    )
+    _, rows = program(tmp_path / "program", shards.folder, search)
+    ends = [row["metrics"]["steps"] for row in rows]
+    assert len(rows) == 4 and max(ends) == 9, ends
+    run = Path(rows[ends.index(9)]["path"]) / "run"
+    cd.train(str(run / "config.yaml"), tmp_path / "run")
+    assert equal(weights(run, 9), weights(tmp_path / "run", 9))
+
+
+@pytest.mark.full
 def test_a_trial_whose_storage_is_no_folder_is_restored(shards, tmp_path):
     """As on a bucket: its run folder is on the node, and only Tune's copies survive. Another file system of pyarrow stands for it."""
     begin = "from pyarrow.fs import LocalFileSystem, SubTreeFileSystem\nplace = SubTreeFileSystem(os.path.abspath('store'), LocalFileSystem())\n"
@@ -241,7 +304,9 @@ def test_a_trial_whose_storage_is_no_folder_is_restored(shards, tmp_path):
     restore = RESTORE.replace('str(Path("tune/weights").absolute())', '"bucket/weights", storage_filesystem=place')
     results = RESULTS.replace('page = cd.report(Path(best.path, "run"))', "print('width', model.size)")
     (tmp_path / "program/store").mkdir(parents=True)
-    printed, (row,) = program(tmp_path / "program", shards.folder, begin + search + restore + results, interrupt=True)
+    printed, (row,) = program(
+        tmp_path / "program", shards.folder, begin + search + restore + results, end=signal.SIGINT
+    )
     assert "Resume experiment with" in printed and "width 32" in printed and row["metrics"]["steps"] == 9
     trial = tmp_path / "program/store" / row["path"]
     assert not (trial / "run").exists()
@@ -252,7 +317,9 @@ def test_a_trial_whose_storage_is_no_folder_is_restored(shards, tmp_path):
 
 
 @pytest.mark.full
-def test_two_ranks_and_optunas_searcher(shards, tmp_path):
+@pytest.mark.parametrize("bundles", [False, True])
+def test_two_ranks_and_optunas_searcher(shards, tmp_path, bundles):
+    """Two ranks by `workers`, or by the bundles of a placement group."""
     search = (
         smaller(SEARCH)
         .replace("tune.Tuner(\n    trainable,", "tune.Tuner(\n    ranks,")
@@ -260,6 +327,9 @@ def test_two_ranks_and_optunas_searcher(shards, tmp_path):
     )
     head, _, tail = search.partition("tuner = tune.Tuner(")
     ranks = RANKS.replace('data="packed/drawn"', f'data="packed/drawn", out="runs", settings={SETTINGS}')
+    if bundles:
+        ranks = ranks.replace("workers=2, ", "")
+        ranks += "ranks = tune.with_resources(ranks, tune.PlacementGroupFactory([{'CPU': 1}, {'CPU': 1}]))\n"
     _, (row,) = program(tmp_path / "program", shards.folder, head + OPTUNA + ranks + "tuner = tune.Tuner(" + tail)
     (world,) = (json.loads(path.read_text()) for path in (tmp_path / "program/runs").glob("*/world.json"))
     assert world["world_size"] == 2 and row["metrics"]["steps"] == 9

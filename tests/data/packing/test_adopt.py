@@ -369,6 +369,16 @@ def test_url_of_tars(originals, by_others, cache, tmp_path, monkeypatch):
         assert len(list(cache.glob("*.tar"))) == 4 and not list(tmp_path.glob("out/*.tar"))
 
 
+def test_tars_in_a_bucket(originals, s3, cache, tmp_path, monkeypatch):
+    """All of a folder of it: their names are asked for, and each is read once."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    s3.upload(rewritten(originals, tmp_path / "there", by_webdataset))
+    manifest = adopted(s3.url, out=tmp_path / "out")
+    assert {s3.requests[shard.name] for shard in manifest} == {1} and str(manifest.tars) == s3.url
+    assert stored(manifest) == stored(originals)
+    verify(tmp_path / "out", deep=True)
+
+
 def test_an_adopted_folder_behind_a_url(by_others, cache):
     """Uploaded as it is: manifest, indexes and tars come from there."""
     with serving(by_others.folder) as server:

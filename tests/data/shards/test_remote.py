@@ -10,6 +10,7 @@ from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.errors import DataError
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
+from tests.conftest import collagan
 from tests.data.remote_shards import content, names, remote_manifest
 from tests.data.server import flipped
 from tests.data.stores import S3, Hub
@@ -88,6 +89,12 @@ def test_training_and_verify_read_a_store_as_they_read_a_folder(shards, store, c
         train(config, run_folder, World())
     assert equal(weights(runs[0], 2), weights(runs[1], 2))
     assert run(capsys, "verify", store.url)[0] == 0
+
+
+def test_the_environment_names_the_server(store):
+    """HF_ENDPOINT and AWS_ENDPOINT_URL, as a process reads them that starts with them."""
+    collagan("verify", store.url)
+    assert store.requests["manifest.json"] == 1
 
 
 def test_access_that_is_missing_says_how_to_mend_it(shards, s3, cache, monkeypatch):
