@@ -1,15 +1,17 @@
 """Random faults: how much of the elapsed time was useful.
 
-    python -m benchmarks.chaos [--mtbf SECONDS] [--steps N] [--every N] [--ranks N]
+    python -m benchmarks.chaos [--mtbf SECONDS] [--steps N] [--every N] [--blocks N] [--ranks N]
 
 Trains M*_isd of the preset `demo` on drawn faces under torchrun --max-restarts. Faults come after times drawn from an exponential
 distribution, in turns of `FAULTS`: a rank is killed, the whole job (agent and ranks, as a lost machine does), a rank is killed
 after a byte of the newest checkpoint was flipped, the job is asked to end (as by a preemption), a rank stops without an end. Where
-the job has ended the same command starts it again. Told at the end:
+the job has ended the same command starts it again. The same run without faults takes turns with it, in `--blocks` stretches that
+end by --stop-at: the machine may be faster at one time than at another. Told at the end:
 
-    goodput         time that the steps of the run take undisturbed / elapsed time (starts, lost steps and restarts are the rest)
+    goodput         seconds in which the undisturbed run takes its steps / seconds in which the other one takes as many; starts of
+                    blocks apart, ends too
     lost steps      steps done again after each fault; the checkpoint before is taken where the newest was being written or is damaged
-    time to resume  seconds from a fault to the first step beyond the checkpoint, of all faults and of killed ranks alone
+    time to resume  seconds from a fault to the first step beyond the checkpoint, of all faults and of each kind
 
 and whether the final weights are those of the undisturbed run, bit for bit.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -29,7 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,45 +60,64 @@ class Fault:
     moving: float = 0.0
 
 
+@dataclass
+class Block:
+    """A stretch of one of the two runs: seconds until its first new step, and from there to its last; the faults meanwhile."""
+
+    start: float
+    steps: float
+    faults: list[Fault] = field(default_factory=list)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mtbf", type=float, default=60.0, help="mean seconds between failures")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
+    parser.add_argument(
+        "--blocks", type=int, default=5, help="in which the undisturbed run and the one with faults take turns"
+    )
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    draw = random.Random(args.seed)
+    calm: list[Block] = []
+    stormy: list[Block] = []
     with tempfile.TemporaryDirectory() as folder:
-        print("the undisturbed run ...", flush=True)
-        shards = _shards(Path(folder))
-        command = _command(shards, args)
-        calm = Path(folder) / "calm"
-        began = time.perf_counter()
-        subprocess.run([*command, "--run", calm], check=True, capture_output=True)
-        whole = time.perf_counter() - began
-        seconds = args.steps / _rate(calm, args)
-        print(f"... {args.steps} steps in {seconds:.0f} s, {whole:.0f} s with its start; now with faults", flush=True)
-        stormy = Path(folder) / "stormy"
-        elapsed, faults = _storm([*command, "--run", str(stormy)], stormy, args)
+        command = _command(_shards(Path(folder)), args)
+        runs = Path(folder) / "calm", Path(folder) / "stormy"
+        for number in range(args.blocks):
+            until = args.steps * (number + 1) // args.blocks
+            for run, blocks in zip(runs, (calm, stormy), strict=True):
+                faults = sum(len(block.faults) for block in stormy)
+                words = [*command, "--run", str(run), "--stop-at", str(until)]
+                blocks.append(_train(words, run, until, args.mtbf if run == runs[1] else math.inf, draw, faults))
+                print(
+                    f"{run.name} to step {until}: {blocks[-1].steps:.0f} s, {blocks[-1].start:.1f} s before", flush=True
+                )
         final = f"checkpoints/step-{args.steps:08d}/generator.safetensors"
-        save(
-            __file__,
-            {
-                "arguments": vars(args),
-                "faults": dict(Counter(fault.what for fault in faults)),
-                "elapsed seconds": round(elapsed, 1),
-                "undisturbed seconds": {"steps alone": round(seconds, 1), "with start": round(whole, 1)},
-                "goodput": round(seconds / elapsed, 3),
-                "goodput without the first start": round(seconds / (elapsed - (whole - seconds)), 3),
-                "useful steps per second": round(args.steps / elapsed, 2),
-                "lost steps": _spread([f.step - f.resumed for f in faults]),
-                "seconds to resume": _spread([round(f.moving - f.at, 1) for f in faults]),
-                "seconds to resume from a killed rank": _spread(
-                    [round(f.moving - f.at, 1) for f in faults if f.what == "rank"]
-                ),
-                "same weights as undisturbed": sha256(calm / final) == sha256(stormy / final),
-            },
-        )
+        same = sha256(runs[0] / final) == sha256(runs[1] / final)
+    save(__file__, {"arguments": vars(args), **_summary(calm, stormy, args.steps), "same weights as undisturbed": same})
+
+
+def _summary(calm: list[Block], stormy: list[Block], steps: int) -> dict[str, Any]:
+    faults = [fault for block in stormy for fault in block.faults]
+    useful, elapsed = (sum(block.steps for block in blocks) for blocks in (calm, stormy))
+    return {
+        "faults": dict(Counter(fault.what for fault in faults)),
+        "elapsed seconds": round(elapsed + stormy[0].start, 1),
+        "undisturbed seconds": {"steps alone": round(useful, 1), "with start": round(useful + calm[0].start, 1)},
+        "goodput": round(useful / (elapsed + stormy[0].start), 3),
+        "goodput without the first start": round(useful / elapsed, 3),
+        "goodput of each block": [round(a.steps / b.steps, 3) for a, b in zip(calm, stormy, strict=True)],
+        "useful steps per second": round(steps / elapsed, 2),
+        "lost steps": _spread([fault.step - fault.resumed for fault in faults]),
+        "seconds to resume": _spread([round(fault.moving - fault.at, 1) for fault in faults]),
+        "median seconds to resume by fault": {
+            what: statistics.median(round(fault.moving - fault.at, 1) for fault in faults if fault.what == what)
+            for what in sorted({fault.what for fault in faults})
+        },
+    }
 
 
 def _shards(folder: Path) -> Path:
@@ -119,21 +141,17 @@ def _command(shards: Path, args: argparse.Namespace) -> list[str]:
     ]  # fmt: skip
 
 
-def _rate(run: Path, args: argparse.Namespace) -> float:
-    """Steps per second of an undisturbed run, checkpoints included: the median over stretches of 50 steps."""
-    rates = [line["images_per_s"] for line in _lines(run, "train")]
-    stretches = [statistics.harmonic_mean(rates[i : i + 50]) for i in range(0, len(rates) - 49, 50)]
-    return statistics.median(stretches) / 32
-
-
-def _storm(command: list[str], run: Path, args: argparse.Namespace) -> tuple[float, list[Fault]]:
-    """Train to the end under random faults; elapsed seconds, and what each fault did."""
-    draw = random.Random(args.seed)
+def _train(command: list[str], run: Path, until: int, mtbf: float, draw: random.Random, caused: int) -> Block:
+    """Train to a step under random faults, of which `caused` came before."""
     faults: list[Fault] = []
-    began = time.perf_counter()
+    before, began = _step(run), time.perf_counter()
     job = _start(command)
-    due = began + draw.expovariate(1 / args.mtbf)
-    while (step := _step(run)) < args.steps or job.poll() is None:
+    while _step(run) <= before:
+        _check(job)
+        time.sleep(_POLL)
+    first = time.perf_counter()
+    due = first + mtbf * draw.expovariate(1)
+    while (step := _step(run)) < until:
         now = time.perf_counter()
         pending = faults[-1] if faults and not faults[-1].moving else None
         if pending is not None:
@@ -142,16 +160,22 @@ def _storm(command: list[str], run: Path, args: argparse.Namespace) -> tuple[flo
                 pending.moving = now
                 took = f"{now - pending.at:.1f} s"
                 print(f"{pending.what} at step {pending.step}: from {pending.resumed}, {took}", flush=True)
-                due = now + draw.expovariate(1 / args.mtbf)
-        elif now >= due and 0 < step < args.steps - 1 and _checkpoints(run):
-            faults.append(Fault(now, step, len(_starts(run)), FAULTS[len(faults) % len(FAULTS)]))
+                due = now + mtbf * draw.expovariate(1)
+        elif now >= due and before < step < until - 1 and _checkpoints(run):
+            faults.append(Fault(now, step, len(_starts(run)), FAULTS[(caused + len(faults)) % len(FAULTS)]))
             _cause(faults[-1].what, job, run, draw)
-        if job.poll() is not None and _step(run) < args.steps:
+        if job.poll() is not None and _step(run) < until:
             job = _start(command)
         time.sleep(_POLL)
-    if job.wait():
+    last = time.perf_counter()
+    job.wait()
+    _check(job)
+    return Block(first - began, last - first, [fault for fault in faults if fault.moving])
+
+
+def _check(job: subprocess.Popen[bytes]) -> None:
+    if job.poll():
         raise SystemExit(f"the run ended with code {job.returncode}")
-    return time.perf_counter() - began, [fault for fault in faults if fault.moving]
 
 
 def _cause(what: str, job: subprocess.Popen[bytes], run: Path, draw: random.Random) -> None:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,15 @@ def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Clust
     there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
     share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate
     alone = _without_others(
-        seconds, share, lambda compute: predict(work, share, compute, there, assumed, own.runtime.sync_bn)
+        seconds,
+        partial(_by_bytes, work, share),
+        lambda compute: predict(work, share, compute, there, assumed, own.runtime.sync_bn),
     )
     device = ranks[0].name or ranks[0].device
     origin = f"measured by {run.folder}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
     # The counted operations are launched one by one: few samples take no less than that. A CUDA graph launches them at once.
     launches = 0.0 if ranks[0].device == "cpu" or own.runtime.cuda_graph else work.operations * assumed.launch
-    return Rate(_in_proportion(share, alone, min(launches, alone)), origin, device, measured_share=share)
+    return Rate(_by_bytes(work, share, alone, min(launches, alone)), origin, device, measured_share=share)
 
 
 def _differing(run: Config, config: Config) -> list[str]:
@@ -109,17 +112,24 @@ def _step_keys(config: Config) -> dict[str, Any]:
     return found
 
 
-def _in_proportion(share: int, seconds: float, least: float = 0.0) -> Compute:
-    return lambda samples: max(seconds * samples / share, least)
+def _by_bytes(work: StepWork, share: int, seconds: float, least: float = 0.0) -> Compute:
+    """Return a step that takes as much longer for more samples as it moves more bytes; those of weights and Adam are the same for any."""
+    return lambda samples: max(seconds * _bytes(work, samples) / _bytes(work, share), least)
 
 
-def _without_others(seconds: float, share: int, step_of: Callable[[Compute], StepTime]) -> float:
+def _bytes(work: StepWork, samples: float) -> float:
+    return work.heavy_bytes.at(samples) + work.light_bytes.at(samples)
+
+
+def _without_others(
+    seconds: float, compute: Callable[[float], Compute], step_of: Callable[[Compute], StepTime]
+) -> float:
     """Return the part of a step of `seconds` that a rank computes, such that the model gives the whole; at least a hundredth.
 
     Raises ConfigError where the model has a longer step even so.
     """
     least, most = seconds / 100, seconds
-    if (shortest := step_of(_in_proportion(share, least)).seconds) > seconds:
+    if (shortest := step_of(compute(least)).seconds) > seconds:
         raise ConfigError(
             f"--measured: a step took {1000 * seconds:.3g} ms, and by these links and assumptions its ranks would have waited for each other "
             f"for about {1000 * shortest:.3g} ms; give the links of the cluster that it ran on (--link INSIDE,BETWEEN), or other "
@@ -128,7 +138,7 @@ def _without_others(seconds: float, share: int, step_of: Callable[[Compute], Ste
     # By halves: a step never takes less than it computes, and takes longer where it computes longer.
     for _ in range(_HALVINGS):
         own = (least + most) / 2
-        least, most = (own, most) if step_of(_in_proportion(share, own)).seconds < seconds else (least, own)
+        least, most = (own, most) if step_of(compute(own)).seconds < seconds else (least, own)
     return (least + most) / 2
 
 
