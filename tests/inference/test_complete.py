@@ -233,7 +233,7 @@ def largest(path: Path, mode: str, **options: object) -> Path:
 @pytest.mark.parametrize(
     ("name", "mode", "options"),
     [
-        ("a.webp", "RGB", {"quality": 1, "method": 0}),
+        ("a.jpg", "RGB", {"quality": 90}),
         *(
             pytest.param(*case, marks=pytest.mark.full)
             for case in [
@@ -241,7 +241,7 @@ def largest(path: Path, mode: str, **options: object) -> Path:
                 ("a.png", "RGBA", {"compress_level": 1}),
                 ("a.png", "LA", {"compress_level": 1}),
                 ("a.png", "P", {"compress_level": 1}),
-                ("a.jpg", "RGB", {"quality": 90}),
+                ("a.webp", "RGB", {"quality": 1, "method": 0}),
                 ("a.tif", "RGB", {}),
                 ("a.tif", "RGB", {"tiffinfo": {274: 3}}),  # upside down
                 ("a.bmp", "RGB", {}),

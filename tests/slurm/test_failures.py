@@ -170,7 +170,8 @@ def test_row_25_the_network_is_away_for_a_while(cluster, undisturbed, tmp_path):
     assert undisturbed.equals(training.run, undisturbed.steps)
 
 
-@pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("node", ["n2", "n1"])
 def test_row_25_the_network_does_not_come_back(cluster, undisturbed, tmp_path, node, record):
     """By the ranks' own limit or by Slurm's (whichever is shorter) the job ends, and goes on elsewhere."""
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=["runtime.timeout=15"])

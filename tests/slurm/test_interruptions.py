@@ -45,6 +45,7 @@ def test_row_21_warned_of_the_time_limit(cluster, undisturbed, tmp_path, launche
     record(f"21 {launcher}", rounds=rounds, stops=stops)
 
 
+@pytest.mark.full
 def test_row_21_at_the_time_limit(cluster, undisturbed, tmp_path):
     """Slurm itself warns when ranks have hardly begun, and they stop; a job that is cancelled afterwards stays ended."""
     options = ["--time=2", "--signal=B:USR2@110"]

@@ -101,6 +101,7 @@ def test_row_32_the_driver_is_killed(undisturbed, shards, tmp_path):
     assert not (sweep.out / ".tune").exists()
 
 
+@pytest.mark.full
 def test_pbt_losers_continue_from_winners(shards, tmp_path):
     """Their log names what changed; each exploit is carried out once. Kills of PBT are simulated in test_schedule.py."""
     space = {**HALVING, "scheduler": "pbt", "pbt": {"every": 6 * BATCH, "quantile": 0.34}}
