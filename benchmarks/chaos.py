@@ -1,6 +1,6 @@
 """Random faults: how much of the elapsed time was useful.
 
-    python -m benchmarks.chaos [--mtbf SECONDS] [--steps N] [--every N] [--blocks N] [--ranks N]
+    python -m benchmarks.chaos [--mtbf SECONDS] [--faults N] [--steps N] [--every N] [--blocks N]
 
 Trains M*_isd of the preset `demo` on drawn faces under torchrun --max-restarts. Faults come after times drawn from an exponential
 distribution, in turns of `FAULTS`: a rank is killed, the whole job (agent and ranks, as a lost machine does), a rank is killed
@@ -72,7 +72,8 @@ class Block:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mtbf", type=float, default=60.0, help="mean seconds between failures")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1500, help="at most")
+    parser.add_argument("--faults", type=int, default=1000, help="ends with the block in which so many have been")
     parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
     parser.add_argument(
         "--blocks", type=int, default=5, help="in which the undisturbed run and the one with faults take turns"
@@ -95,6 +96,9 @@ def main() -> None:
                 print(
                     f"{run.name} to step {until}: {blocks[-1].steps:.0f} s, {blocks[-1].start:.1f} s before", flush=True
                 )
+            if sum(len(block.faults) for block in stormy) >= args.faults:
+                args.steps = until
+                break
         final = f"checkpoints/step-{args.steps:08d}/generator.safetensors"
         same = sha256(runs[0] / final) == sha256(runs[1] / final)
     save(__file__, {"arguments": vars(args), **_summary(calm, stormy, args.steps), "same weights as undisturbed": same})

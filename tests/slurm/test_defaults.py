@@ -190,7 +190,7 @@ def test_stable_alone(cluster, packed, batch, nodes, ranks):
 @pytest.mark.slurm
 @pytest.mark.full
 def test_pack_train_and_evaluate_alone(cluster, drawn, tmp_path):
-    """From pictures to figures, each by its script's name: only the size of the model and the number of steps are given."""
+    """From pictures to figures, each by its script's name: only label maps, the size of the model and the number of steps are given."""
     small = {
         "schedule.steps": 3,
         "schedule.batch": 4,
@@ -207,7 +207,7 @@ def test_pack_train_and_evaluate_alone(cluster, drawn, tmp_path):
         assert ended.state == "COMPLETED" and ended.restarts == 0, log
         return log
 
-    done("pack", COLLAGAN_ROOT=str(drawn))
+    done("pack", "--set", "labels=Label/img_celeba", COLLAGAN_ROOT=str(drawn))
     assert "chosen: CONFIG stable, --data packed/celeba (the one in packed/)" in done("train", *sets)
     (run,) = (tmp_path / "runs").glob("stable-M*_isd-*")
     assert RunPaths(run).newest_step() == 3 and (run / "report.html").is_file()

@@ -137,7 +137,7 @@ def test_a_sweep_says_that_it_waits_for_the_cluster_to_grow(shards, tmp_path):
         sweep = Sweep(tmp_path, shards.folder, LR_SPACE, *words, schedule__steps=4)
         sweep.run()
         said = sweep.log.read_text()
-        assert "0 of 1 trials begun: 1 waiting for room; waits for room: the cluster starts nodes" in said, said
+        assert "1 of 1 trials begun: 1 waiting for room; waits for room: the cluster starts nodes" in said, said
         assert [row["status"] for row in sweep.rows()] == ["done"]
 
 

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths
 from collagan_dist.sweep.tune_trainable import check_continues, checkpoint_of_tune, continue_from, trial_config
 from tests.conftest import ROOT
-from tests.sweep.ray_nodes import ENVIRONMENT, descendants
+from tests.sweep.ray_nodes import ENVIRONMENT, power_off
 from tests.training.small import equal, small, weights
 
 HERE = Path.cwd()
@@ -67,9 +66,12 @@ def smaller(code: str) -> str:
 
 
 def program(
-    folder: Path, shards: Path, code: str, end: signal.Signals | None = None
+    folder: Path, shards: Path, code: str, end: Callable[[subprocess.Popen], object] | None = None
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Run a user's program, which gets the signal `end` at the first result after 3 steps. Return what it printed, and the results."""
+    """Run a user's program, which is ended by `end` at the first result after 3 steps. Return what it printed, and the results.
+
+    There are none after a kill.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "packed").mkdir(exist_ok=True)
     if not (folder / "packed/drawn").exists():
@@ -81,25 +83,21 @@ def program(
             env={**os.environ, **ENVIRONMENT, "RAY_FOLDER": ray, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
                  "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
         )  # fmt: skip
-        printed, family = "", [process.pid]
+        printed = ""
         assert process.stdout is not None
         for line in process.stdout:
             printed += line
             if end and re.match(r"\w+ 3 \d", line):
-                family = descendants(process.pid)
-                process.send_signal(end)
-                if end == signal.SIGKILL:
-                    break
+                end(process)
                 end = None
-        code_of_end = process.wait()
-        if end == signal.SIGKILL:  # Ray's processes notice it
-            last = time.monotonic() + 60
-            while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
-                assert time.monotonic() < last, left
-                time.sleep(0.2)
+        if process.wait() == -signal.SIGKILL:
             return printed, []
-    assert code_of_end == 0, printed
+    assert process.returncode == 0, printed
     return printed, json.loads((folder / "results.json").read_text())
+
+
+def interrupt(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +105,7 @@ def asha(shards: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, li
     """The page's search, interrupted by Ctrl-C and restored."""
     folder = tmp_path_factory.mktemp("asha")
     code = smaller(SEARCH) + "\nprint('interrupted')\n" + RESTORE + RESULTS + WRONG + FAILING
-    return program(folder, shards.folder, code, end=signal.SIGINT)
+    return program(folder, shards.folder, code, end=interrupt)
 
 
 def test_a_callback_sees_each_evaluation(asha):
@@ -266,7 +264,7 @@ def test_pbt_goes_on_from_the_donors_checkpoint(shards, tmp_path):
 def test_a_killed_program_is_restored_by_a_new_one(shards, tmp_path):
     """Of one trial: Tune may not have heard of its last results, and it ends as one that was never stopped."""
     search = smaller(SEARCH).replace("num_samples=2", "num_samples=1")
-    program(tmp_path / "program", shards.folder, search, end=signal.SIGKILL)
+    program(tmp_path / "program", shards.folder, search, end=power_off)
     head = search.partition("tuner = tune.Tuner(")[0]
     printed, (row,) = program(tmp_path / "program", shards.folder, head + RESTORE)
     run = Path(row["path"]) / "run"
@@ -304,9 +302,7 @@ def test_a_trial_whose_storage_is_no_folder_is_restored(shards, tmp_path):
     restore = RESTORE.replace('str(Path("tune/weights").absolute())', '"bucket/weights", storage_filesystem=place')
     results = RESULTS.replace('page = cd.report(Path(best.path, "run"))', "print('width', model.size)")
     (tmp_path / "program/store").mkdir(parents=True)
-    printed, (row,) = program(
-        tmp_path / "program", shards.folder, begin + search + restore + results, end=signal.SIGINT
-    )
+    printed, (row,) = program(tmp_path / "program", shards.folder, begin + search + restore + results, end=interrupt)
     assert "Resume experiment with" in printed and "width 32" in printed and row["metrics"]["steps"] == 9
     trial = tmp_path / "program/store" / row["path"]
     assert not (trial / "run").exists()
