@@ -14,6 +14,7 @@ from collagan_dist.types import World
 from tests.audit.conftest import AUDITED
 from tests.audit.test_stretches import checkpoint, contents
 from tests.audit.test_table_cells import out  # noqa: F401, a fixture
+from tests.conftest import ROOT
 from tests.runs.run_folders import rewrite_state
 from tests.training.small import small
 
@@ -105,3 +106,19 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 )
 def test_the_verdict_of_all(tmp_path, verdicts, expected):
     assert Audit(tmp_path, 0, tuple(AuditFinding("", one) for one in verdicts), ()).verdict == expected
+
+
+def test_the_rates_of_the_page_are_those_of_the_benchmark():
+    page = (ROOT / "docs/audit.md").read_text()
+    found = json.loads((ROOT / "benchmarks/audit.json").read_text())
+
+    def cell(kind: str, verdict: str) -> str:
+        one = found[kind]
+        unsure = one["verdicts"].get("undecided", 0)
+        return f"{one['verdicts'].get(verdict, 0)} of {one['stretches']}{f' ({unsure} undecided)' * bool(unsure)}"
+
+    for kind in {name.partition(", ")[2] for name in found} - {""}:
+        sound = kind.startswith("2 ")
+        label = f"sound, on {kind}: taken for a difference" if sound else f"{kind}: found"
+        cells = [cell(f"{precision}, {kind}", "differs") for precision in ("fp32", "bf16")]
+        assert f"| {label} | {' | '.join(cells)} |" in page, kind
