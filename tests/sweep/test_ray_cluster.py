@@ -73,7 +73,7 @@ def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_p
         os.killpg(process.pid, signal.SIGHUP)
         assert process.wait(60) == 75
     assert not folder.exists() and "the same command continues" in sweep.log.read_text()
-    assert "interrupted" in [line["event"] for line in sweep.lines(0, "event")]
+    assert [line["event"] for line in sweep.lines(0, "event")][-1] == "interrupted"
     last = time.monotonic() + 60  # Ray's agents look now and then whether they are still needed
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < last, left
