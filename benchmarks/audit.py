@@ -4,8 +4,8 @@
 
 Trains small runs (drawn faces, 32x32 pixels, 12 steps, a checkpoint every 4) on one thread, and audits all stretches of each with two
 threads, so that bits are not promised. Width, batch, learning rate and beginning of the adversarial losses are drawn for each run.
-A run is audited on 1 and on 2 ranks. Then the same is trained with one thing changed (`FORGED`), its checkpoints are made to say
-that nothing was, and it is audited on 1 rank. Counted are the verdicts; `share` is the distance to what was recorded in parts of the way of
+A run is audited on 1 and on 2 ranks. Then the same is trained with one thing changed (`FORGED`), its checkpoints and its log are
+made to say that nothing was, and it is audited on 1 rank. Counted are the verdicts; `share` is the distance to what was recorded in parts of the way of
 the weights, `bound` the largest that the rule admits.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import statistics
 import tempfile
 from collections import Counter
@@ -30,6 +31,7 @@ from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.config.load import config_to_dict, load_config, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.metrics_log import read_rows
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.runs.run_folders import rewrite_state
@@ -81,7 +83,7 @@ def _audits(work: Path, keys: dict[str, Any]) -> Iterator[tuple[str, list[AuditF
     yield "2 ranks for 1", findings[1::2]
     for name, change in FORGED.items():
         run = _train(work / name.replace(" ", "-"), {**keys, **change(keys)})
-        _claim(run, load_config("stable", "M*_isd", _words(keys)))
+        _claim(run, load_config("stable", "M*_isd", _words(keys)), sound)
         yield name, _audit(run, (1,))
 
 
@@ -95,9 +97,12 @@ def _words(keys: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in keys.items()]
 
 
-def _claim(run: Path, config: Config) -> None:
-    """Make a run say that it had this configuration."""
+def _claim(run: Path, config: Config, sound: Path) -> None:
+    """Make a run say that it had this configuration, of the run `sound`: also that run's learning rates in the log."""
     RunPaths(run).config.write_text(to_yaml(config))
+    rates = {row["step"]: row["lr"] for row in read_rows(sound) if row["kind"] == "train"}
+    rows = [{**row, "lr": rates[row["step"]]} if row["kind"] == "train" else row for row in read_rows(run)]
+    RunPaths(run).metrics_log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     claimed = {"config": config_to_dict(config), "seed": config.seed}
     for step in RunPaths(run).committed_steps():
         rewrite_state(RunPaths(run).checkpoint(step), lambda state: state.update(claimed))

@@ -59,6 +59,10 @@ class Fault:
     resumed: int = -1
     moving: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        return round(self.moving - self.at, 1)
+
 
 @dataclass
 class Block:
@@ -72,11 +76,11 @@ class Block:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mtbf", type=float, default=60.0, help="mean seconds between failures")
-    parser.add_argument("--steps", type=int, default=1500, help="at most")
-    parser.add_argument("--faults", type=int, default=1000, help="ends with the block in which so many have been")
-    parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
+    parser.add_argument("--steps", type=int, default=7000, help="at most")
+    parser.add_argument("--faults", type=int, default=20, help="ends with the block in which so many have been")
+    parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument(
-        "--blocks", type=int, default=5, help="in which the undisturbed run and the one with faults take turns"
+        "--blocks", type=int, default=14, help="in which the undisturbed run and the one with faults take turns"
     )
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -89,14 +93,14 @@ def main() -> None:
         runs = Path(folder) / "calm", Path(folder) / "stormy"
         for number in range(args.blocks):
             until = args.steps * (number + 1) // args.blocks
+            faults = sum(len(block.faults) for block in stormy)
             for run, blocks in zip(runs, (calm, stormy), strict=True):
-                faults = sum(len(block.faults) for block in stormy)
                 words = [*command, "--run", str(run), "--stop-at", str(until)]
                 blocks.append(_train(words, run, until, args.mtbf if run == runs[1] else math.inf, draw, faults))
                 print(
                     f"{run.name} to step {until}: {blocks[-1].steps:.0f} s, {blocks[-1].start:.1f} s before", flush=True
                 )
-            if sum(len(block.faults) for block in stormy) >= args.faults:
+            if faults + len(stormy[-1].faults) >= args.faults:
                 args.steps = until
                 break
         final = f"checkpoints/step-{args.steps:08d}/generator.safetensors"
@@ -116,9 +120,9 @@ def _summary(calm: list[Block], stormy: list[Block], steps: int) -> dict[str, An
         "goodput of each block": [round(a.steps / b.steps, 3) for a, b in zip(calm, stormy, strict=True)],
         "useful steps per second": round(steps / elapsed, 2),
         "lost steps": _spread([fault.step - fault.resumed for fault in faults]),
-        "seconds to resume": _spread([round(fault.moving - fault.at, 1) for fault in faults]),
+        "seconds to resume": _spread([fault.seconds for fault in faults]),
         "median seconds to resume by fault": {
-            what: statistics.median(round(fault.moving - fault.at, 1) for fault in faults if fault.what == what)
+            what: statistics.median(fault.seconds for fault in faults if fault.what == what)
             for what in sorted({fault.what for fault in faults})
         },
     }
@@ -162,8 +166,9 @@ def _train(command: list[str], run: Path, until: int, mtbf: float, draw: random.
             pending.resumed = next(iter(_starts(run)[pending.starts :]), -1)
             if pending.resumed >= 0 and step > pending.resumed:
                 pending.moving = now
-                took = f"{now - pending.at:.1f} s"
-                print(f"{pending.what} at step {pending.step}: from {pending.resumed}, {took}", flush=True)
+                print(
+                    f"{pending.what} at step {pending.step}: from {pending.resumed}, {pending.seconds} s", flush=True
+                )
                 due = now + mtbf * draw.expovariate(1)
         elif now >= due and before < step < until - 1 and _checkpoints(run):
             faults.append(Fault(now, step, len(_starts(run)), FAULTS[(caused + len(faults)) % len(FAULTS)]))

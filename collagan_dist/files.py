@@ -16,7 +16,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,7 +56,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         # Sizes first: they are gone after the unlink.
         problem = _disk_full(path, partial) if isinstance(error, OSError) and error.errno in _DISK_FULL else None
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError) and error.filename == str(partial):
+            error.filename = str(path)  # the other name is ours, and gone
         if problem is not None:
             raise problem from None
         raise
@@ -235,12 +238,19 @@ def user_cache() -> Path:
 
 
 @contextmanager
-def usable_folder(out: Path) -> Iterator[None]:
+def usable_folder(out: Path, option: str = "--out") -> Iterator[None]:
     """Turn what goes wrong when a command makes its output folder, or its first file there, into ConfigError."""
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{out}: cannot be used as a folder ({error.strerror}); give another --out") from None
+        raise ConfigError(f"{out}: cannot be used as a folder ({error.strerror}); give another {option}") from None
+
+
+def check_writable(folder: Path, option: str = "--out") -> None:
+    """Make a folder and raise ConfigError where it takes no file: before the work whose result goes there."""
+    with usable_folder(folder, option):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # what permissions say of network storage need not be true
 
 
 @contextmanager

@@ -41,7 +41,7 @@ choose_data() {
         data=$(earlier data "$1")
         for file in packed/*/manifest.json packed/manifest.json; do [ ! -f "$file" ] || sets+=("${file%/manifest.json}"); done
         if [ -z "$data" ] && [ ${#sets[@]} = 0 ]; then
-            echo "slurm: no data set: there is none in $PWD/packed; make one (collagan pack), or submit with --data SHARDS," \
+            echo "slurm: no data set: there is none in $PWD/packed; make one (collagan pack, or collagan adopt of tars), or submit with --data SHARDS," \
                 "or with COLLAGAN_DATA set" >&2
             exit 2
         elif [ -z "$data" ] && [ ${#sets[@]} -gt 1 ]; then

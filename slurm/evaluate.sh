@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=collagan-evaluate
 #SBATCH --nodes=1
-#SBATCH --gpus-per-node=1
+#SBATCH --exclusive
 #SBATCH --time=4:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# sbatch slurm/evaluate.sh                                               the newest run in runs/, on one GPU
+# sbatch slurm/evaluate.sh                                                the newest run in runs/, on all GPUs of a node
 # sbatch [sbatch options] slurm/evaluate.sh MODEL [evaluate options]      scores a run folder or an exported one, over all ranks
 set -euo pipefail
 # Slurm runs a spool copy. The project is where the submitted path leads, links followed; the path ends at one of the blanks.
@@ -21,6 +21,7 @@ if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; th
 fi
 . "$project/slurm/common.sh"
 
+need_gpus slurm/evaluate.sh
 read_words "$@"
 words=("$@")
 if [ -z "$first$help" ]; then

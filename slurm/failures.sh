@@ -165,7 +165,8 @@ elsewhere() {
 }
 
 # settle CODE: handle the exit code of a step; returns on success. After an interruption that saved, the job is requeued; after a
-# failure too, up to MAX_REQUEUE times, unless a restart cannot help: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN.
+# failure too, up to MAX_REQUEUE times, unless a restart cannot help: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN; or is not
+# wanted: 75 without a request of ours, as when a sweep has used up its time budget.
 settle() {
     local code=$1 failures final node
     [ "$code" != 0 ] || mine requeue || return 0
@@ -191,6 +192,10 @@ settle() {
     case "${final:-$code}" in 2 | 3 | 5 | 6)
         note "ended with code ${final:-$code}, which a restart does not mend"
         exit "${final:-$code}"
+        ;;
+    75)
+        note "ended by itself, saved; the same sbatch line continues"
+        exit 75
         ;;
     esac
     if elsewhere; then

@@ -47,6 +47,11 @@ done
 planned run "${words[@]}"
 echo "slurm: trains $first into $run, $(on_ranks)"
 warn_of_idle_gpus "$held_gpus" "$per_node"
+splits=$(sed -n 's/^# splits: //p' <<<"$plan") evaluates=1
+if [ "${COLLAGAN_EVALUATE:-1}" != 0 ] && [ -n "$splits" ] && [[ " $splits " != *" test "* ]]; then
+    evaluates=''
+    echo "slurm: the data set has no split test, so the run will not be evaluated; collagan evaluate $run --split SPLIT does it on another"
+fi
 lost_before
 note "$tasks ranks by $launcher, meeting at $MASTER_ADDR:$MASTER_PORT"
 [ -z "$note_data" ] || keep data "$data"
@@ -56,7 +61,7 @@ code=0
 ranks train "${words[@]}" || code=$?
 settle "$code"
 if [ "${COLLAGAN_EVALUATE:-1}" != 0 ]; then
-    ranks evaluate "$run" || code=$?
+    [ -z "$evaluates" ] || ranks evaluate "$run" || code=$?
     settle "$code"
     one report "$run"
 fi

@@ -18,7 +18,7 @@ from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.audit.folder_files import audit_config, audit_headline
 from collagan_dist.audit.record import RunRecord, Stretch, configuration
 from collagan_dist.audit.stretches import Resources, audit_stretch
-from collagan_dist.audit.table_cells import audit_cells, audit_row
+from collagan_dist.audit.table_cells import audit_cells, audit_rows
 from collagan_dist.config.load import config_to_dict, validate_config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
@@ -81,8 +81,9 @@ def audit(folder: Path, request: AuditRequest, tell: Callable[[str], object] = l
             findings += [replace(found, subject=name + found.subject) for found in one.findings(_naming(name, tell))]
             notes += [name + note for note in one.notes]
             if run != folder:
-                cells = [audit_row(folder, run), *(audit_cells(folder, run, path) for path in one.evaluations)]
+                cells = [audit_cells(folder, run, path) for path in one.evaluations]
                 findings += [found for found in cells if found is not None]
+    findings += audit_rows(folder, runs)
     if not findings:
         why = "; ".join(notes) or "--stretches and --evaluations are 0"
         raise ConfigError(f"{folder}: nothing to audit; {why}")

@@ -27,7 +27,7 @@ from collagan_dist.runs.checkpoint_state import parse_state
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_rows
 from collagan_dist.setup import build_setup
-from collagan_dist.training.loop import StartOptions, train
+from collagan_dist.training.loop import StartOptions, initialize, train
 from collagan_dist.types import World
 
 # What is moved by a rounding: the networks, and for evaluations the average. In training the average and Adam's moments follow.
@@ -73,8 +73,7 @@ class Rederivation:
         config = validate_config(tree, "the audit's configuration")
         setup = build_setup(config, World(), open_shards(config))
         networks = build_networks(config, setup.engine, setup.tasks)
-        if config.model.init is not None:
-            read_initial_weights(config, networks).load_into(networks)
+        initialize(setup, networks, read_initial_weights(config, networks) if config.model.init is not None else None)
         tensors = {
             file: {name: tensor.detach().cpu().contiguous() for name, tensor in content.items()}
             for file, content in networks.tensors().items()
@@ -86,9 +85,11 @@ class Rederivation:
         run = work / "run"
         paths = RunPaths(run)
         if first is not None:  # from the beginning a rollback comes by itself
-            # A rollback between both checkpoints has left batches out, which the first one could not know. The number of threads
-            # is the one of the last (`deterministic`).
+            # A rollback between both checkpoints has left batches out, which the first one could not know.
             known = {key: self.last[key] for key in ("skipped_batches", "machine", "init", "parser")}
+            if (machine := self.last["machine"]) and (threads := self.how.tree["runtime"]["threads"]):
+                # A deterministic run takes the checkpoint's number of threads; here it takes the audit's.
+                known["machine"] = {**machine, "threads": str(threads)}
             state = first.state | known
             checkpoint.save(paths.checkpoints, first.state["step"], first.tensors, state, keep=1)
         config = validate_config(self.how.tree, "the audit's configuration")

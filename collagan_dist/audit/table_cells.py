@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,34 +36,44 @@ def audit_cells(out: Path, run: Path, evaluation: Path) -> AuditFinding | None:
     return AuditFinding(subject, verdict, evaluation.stem, f"{len(found)} cells", wrong=tuple(wrong[:_SHOWN]))
 
 
-def audit_row(out: Path, run: Path) -> AuditFinding | None:
-    """Compare a trial's row of OUT/trials.csv with the trial's folder: values and metrics; None for a run of no sweep, or one in training."""
-    path, subject = out / "trials.csv", f"{run.name}: row of trials.csv"
+def audit_rows(out: Path, runs: Sequence[Path]) -> list[AuditFinding]:
+    """Compare the rows of OUT/trials.csv of some trials with the trials' folders: values and metrics.
+
+    Nothing is said of a trial in training; there are none where OUT is no sweep.
+    """
+    path = out / "trials.csv"
     if not path.is_file():
-        return None
+        return []
     try:
-        own = next((row for row in sweep_table.table(out) if Path(row["path"]) == run), None)
-        if own is None or own["status"] == "running":
-            return None
-        values = {name.removeprefix("config/"): value for name, value in own.items() if name.startswith("config/")}
-        rows, _ = trial_data.read_trials(path, {key: {} for key in values})
+        table = [row for row in sweep_table.table(out) if Path(row["path"]) in runs and row["status"] != "running"]
+        rows, _ = trial_data.read_trials(path, {key: {} for row in table for key in _values(row)})
     except DataError as error:
-        return AuditFinding(subject, "damaged", wrong=(str(error),))
-    row = next((one for one in rows if one.number == own["trial"]), None)
+        return [AuditFinding(path.name, "damaged", wrong=(str(error),))]
+    shown = {row.number: row for row in rows}
+    return [_row(path, shown.get(own["trial"]), own) for own in table]
+
+
+def _row(path: Path, row: trial_data.TrialData | None, own: Mapping[str, Any]) -> AuditFinding:
+    """Compare the row of one trial with `own`, which its folder says."""
+    subject = f"{Path(own['path']).name}: row of {path.name}"
     if row is None or (row.samples or 0) < own["samples"]:
         return AuditFinding(subject, "not comparable", notes=("it is older than the trial: the sweep writes it anew",))
     cells: list[tuple[str, Any, Any]] = [
         ("samples", row.samples, own["samples"]),
         *((name, row.scores.get(name), own.get(name)) for name in METRICS),
-        *((name, row.values[name], value) for name, value in values.items()),
+        *((name, row.values[name], value) for name, value in _values(own).items()),
     ]
     wrong = [
-        f"{path}: trial {own['trial']}, {name}: {shown}, by its folder {value}"
-        for name, shown, value in cells
-        if not _same(shown, value)
+        f"{path}: trial {own['trial']}, {name}: {cell}, by its folder {value}"
+        for name, cell, value in cells
+        if not _same(cell, value)
     ]
     verdict: Verdict = "differs" if wrong else "equal"
     return AuditFinding(subject, verdict, path.name, f"{len(cells)} cells", wrong=tuple(wrong[:_SHOWN]))
+
+
+def _values(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("config/"): value for name, value in own.items() if name.startswith("config/")}
 
 
 def _same(shown: Any, value: Any) -> bool:

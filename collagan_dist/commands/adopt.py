@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "names", "hash"),
         default="auto",
         help="names: train, val, test in names or folders of the tars; hash: 80 / 10 / 10 by a hash of each identity, or key without one; "
-        "auto (default): by names if there are any, else by the hash",
+        "auto (default): by names if there are any, else by the hash, and so one tar alone that is not called train",
     )
     parser.add_argument(
         "--ignore",
@@ -67,17 +67,26 @@ def run(args: argparse.Namespace) -> None:
         print(f"{folder}: was adopted already; sizes and indexes are unchanged")
         return
     print(f"{folder}: done; next: {shell.collagan('verify', folder, '--deep')}")
+    if "train" not in manifest.splits:
+        split = next(iter(manifest.splits))
+        print(shell.collagan("evaluate", "MODEL", "--data", folder, "--split", split))
+        return
     # The one with most tasks, of those that the paper has.
     model = max((name for name in _models(labels, points) if name not in CONTROLS), key=len)
     print(shell.collagan("train", "demo", "--model", model, "--data", folder))
 
 
 def _splits(manifest: Manifest) -> Iterator[str]:
+    from collagan_dist.data.packing.tar_list import splits_named
+
     for split, shards in manifest.splits.items():
         yield f"{split}: {format_things(manifest.samples(split), 'sample')} in {format_things(len(shards), 'tar')}"
     hashed = "identity, where it has one, else its key" if "hash_of" in manifest.recipe else "key"
     how = "names of the tars" if manifest.recipe["split_by"] == "names" else f"a hash of each sample's {hashed}"
     yield f"splits by {how}"
+    names = {shard.name for shard in manifest}
+    if len(names) == 1 and manifest.recipe["split_by"] == "hash" and (named := splits_named(*names)):
+        yield f"note: it is one tar, so its name does not decide; `--split-by names` takes all of it as {' or '.join(sorted(named))}"
     if missing := [split for split in SPLITS if split not in manifest.splits]:
         by_names = manifest.recipe["split_by"] == "names"
         # Samples of one key are of one split, in whatever tars they lie.

@@ -73,14 +73,15 @@ def run(args: argparse.Namespace) -> int:
         from collagan_dist.audit.audit import AuditRequest, audit
 
     seed = secrets.randbelow(1 << 31) if args.seed is None else args.seed
+    if args.out is not None:
+        files.check_writable(args.out.parent)
     request = AuditRequest(
         seed, args.stretches, args.evaluations, args.max_steps, args.ranks, args.threads, args.data, args.runs
     )
     with busy("auditing"):
         found = audit(args.run, request, lambda text: logger.info(f"auditing {text}"))
     if args.out is not None:
-        with files.usable_folder(args.out.parent):
-            files.write_json(args.out, found.as_dict())
+        files.write_json(args.out, found.as_dict())
     if args.json:
         print(json.dumps(found.as_dict()))
     else:

@@ -112,6 +112,7 @@ def _rehearsal(args: argparse.Namespace, config: Config) -> dict[str, Any]:
 
 
 def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
+    from collagan_dist import files
     from collagan_dist.config.load import model_label
     from collagan_dist.data.loading.order import check_batch
     from collagan_dist.plan.chart import write_chart
@@ -123,6 +124,7 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
 
     if args.plot:
         check_picture_name(Path(args.plot))
+        files.check_writable(Path(args.plot).parent, "--plot")
     gpu = find_gpu(args.gpu)
     cluster = Cluster(args.nodes, args.gpus_per_node, *find_links(args.link or f"{gpu.inside},{gpu.between}"))
     samples = _samples(args, config)

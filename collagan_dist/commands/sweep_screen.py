@@ -95,8 +95,8 @@ def headline(sweep: SweepController) -> str:
             parts.append(results.lead_text(found))
     elif breaking:
         parts.append("best: none keeps the constraints")
-    if sweep.idle_reason:
-        parts.append(f"waits for room: {sweep.idle_reason}")
+    if sweep.waiting_reason:
+        parts.append(f"waits for room: {sweep.waiting_reason}")
     elif (left := _left(sweep)) is not None:
         parts.append(f"ETA {left}")
     return "; ".join(parts)

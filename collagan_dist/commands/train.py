@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd; or its peer: CE SII GFC"
     )
-    parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`, or its URL")
+    parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack` or `collagan adopt`, or its URL")
     parser.add_argument(
         "--out",
         "--run",
@@ -162,6 +162,8 @@ def _plan(config: Config, manifest: Manifest, world: World, folder: Path) -> tup
     from collagan_dist.data.loading.order import check_batch, planned_steps
     from collagan_dist.runs.layout import RunPaths, checkpoint_steps
 
+    if config.evaluate.every:
+        manifest.shards(config.evaluate.split)
     samples = manifest.samples(config.data.split)
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     steps = planned_steps(config.schedule, samples)
@@ -182,7 +184,9 @@ def _dry_run(args: argparse.Namespace, config: Config, folder: Path, world: Worl
     from collagan_dist.runs.layout import RunPaths
     from collagan_dist.units import format_bytes, format_count
 
-    plan, steps = _plan(config, open_shards(config), world, folder)
+    manifest = open_shards(config)
+    plan, steps = _plan(config, manifest, world, folder)
+    _check_annotations(config, manifest)
     print(to_yaml(config), end="")
     for line in _changes(args.config, config):
         print(f"# {line}")
@@ -197,7 +201,22 @@ def _dry_run(args: argparse.Namespace, config: Config, folder: Path, world: Worl
     print(f"# {need_of_run(RunPaths(folder), config.checkpoint, estimate_checkpoint_bytes(config), steps)}")
     for warning in warnings_of(config, steps, changed_keys(args.set)):
         print(f"# warning: {warning}")
-    print(f"# run: {files.one_line(folder)}")  # read by slurm/train.sh
+    # Read by slurm/train.sh.
+    print(f"# splits: {' '.join(manifest.splits)}")
+    print(f"# run: {files.one_line(folder)}")
+
+
+def _check_annotations(config: Config, manifest: Manifest) -> None:
+    """Raise DataError where a task needs what samples do not have. Behind a URL it is looked at when training has a shard."""
+    from collagan_dist.data.loading.loader import check_annotations
+    from collagan_dist.data.shards.remote import RemoteFolder
+    from collagan_dist.data.shards.shard_reader import SplitReader
+    from collagan_dist.tasks import build_tasks
+
+    if not isinstance(manifest.tars, RemoteFolder):
+        tasks = build_tasks(config).values()
+        labels, points = any(task.needs_labels for task in tasks), any(task.needs_points for task in tasks)
+        check_annotations(SplitReader(manifest, config.data.split), labels, points)
 
 
 def _changes(source: str, config: Config) -> list[str]:

@@ -199,7 +199,7 @@ class Data(Section):
     """The training pictures. Identity keys, except shards, cache, keep, threads and max_damaged."""
 
     shards: str | None = None
-    """Folder of shards written by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs, hf)."""
+    """Folder made by `collagan pack` or `collagan adopt`, or its URL (http, https, s3, gs, gcs, az, abfs, hf)."""
     cache: Cache = Cache()
     """Local copies of remote shards."""
     split: str = "train"

@@ -56,9 +56,8 @@ class InitialWeights:
     new: tuple[str, ...]  # names of modules of which nothing, or not everything, is taken
 
     def __str__(self) -> str:
-        taken = len(self.generator), len(self.discriminators)
-        text = f"{self.source}, step {self.step:,}: {taken[0]} of {self.totals[0]} tensors of the generator"
-        text += f", {taken[1]} of {self.totals[1]} of the discriminators are taken"
+        text = f"{self.source}, step {self.step:,}: {_count(self.generator, self.totals[0])} of the generator"
+        text += f", {_count(self.discriminators, self.totals[1])} of the discriminators are taken"
         return f"{text}; these begin anew: {', '.join(self.new)}" if self.new else text
 
     @torch.no_grad()
@@ -72,6 +71,13 @@ class InitialWeights:
             for one in taken:
                 one.copy_to(own[one.name])
         networks.set_parameters()
+
+
+def _count(taken: tuple[_Taken, ...], total: int) -> str:
+    """Return how many tensors are taken, and of which modules."""
+    modules = Counter(one.name.split(".")[0] for one in taken)
+    named = ", ".join(f"{module} {count}" for module, count in modules.items())
+    return f"{len(taken)} of {total} tensors{f' ({named})' * bool(named)}"
 
 
 def read_initial_weights(config: Config, networks: Networks) -> InitialWeights:

@@ -92,7 +92,8 @@ def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Clust
     origin = f"measured by {run.folder}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
     # The counted operations are launched one by one: few samples take no less than that. A CUDA graph launches them at once.
     launches = 0.0 if ranks[0].device == "cpu" or own.runtime.cuda_graph else work.operations * assumed.launch
-    return Rate(_by_bytes(work, share, alone, min(launches, alone)), origin, device, measured_share=share)
+    memory = min((one.memory_bytes for one in ranks if one.memory_bytes), default=None)
+    return Rate(_by_bytes(work, share, alone, min(launches, alone)), origin, device, memory, share)
 
 
 def _differing(run: Config, config: Config) -> list[str]:

@@ -35,6 +35,7 @@ class RankRecord(Record):
     host: str
     device: str
     name: str = ""
+    memory_bytes: Count | None = None  # of a GPU
 
 
 class RanksRecord(Record):

@@ -49,7 +49,7 @@ class Progress:
 
     `step` counts the steps done, `left_out` numbers the steps whose batches a rollback left out, `bad_row` those before `step` that
     were skipped in a row. `changed` has the identity keys that are new from here on, as was allowed. `machine` is what computed the
-    checkpoint (see `machine_state`), {} where it does not say so.
+    checkpoint (see `machine_state`), {} where it does not say so. `loaded` is whether there was a checkpoint.
     """
 
     step: int = 0
@@ -57,6 +57,7 @@ class Progress:
     bad_row: Sequence[int] = ()
     changed: Sequence[str] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
+    loaded: bool = False
 
     def at(self, step: int, bad_row: Sequence[int]) -> Progress:
         return replace(self, step=step, bad_row=bad_row)
@@ -78,8 +79,9 @@ class RunFolder:
         self.copies = CopiedRun(place, self.paths, config.checkpoint.keep, group) if place else None
         if self.copies:
             self.checkpointer.after_commit = self.copies.request
-        # Of the weights that the run started from (model.init), once they were read.
+        # Of the weights that the run started from (model.init), once they were read; and what of them this start has taken.
         self.init_sha256: str | None = None
+        self.init_taken = ""
 
     def check_room(self, checkpoint_bytes: int, stop_at: int) -> None:
         """Say what room the checkpoints of a start until step `stop_at` take. Collective; raises DiskFull if there is not enough."""
@@ -173,6 +175,7 @@ class RunFolder:
             "threads": torch.get_num_threads(), "decoder": f"{decoding_library()} on {device.type}",
             "launcher": self.group.world.launcher, "python": platform.python_version(), "torch": torch.__version__,
             "collagan_dist": __version__,
+            **({"memory_bytes": torch.cuda.get_device_properties(device).total_memory} if device.type == "cuda" else {}),
         }  # fmt: skip
 
     def start_facts(self, progress: Progress) -> dict[str, Any]:
@@ -180,8 +183,9 @@ class RunFolder:
         return {
             "generation": self._generation, "world_size": self.group.world.size,
             **{f"restarts_{launcher}": times for launcher, times in restart_counts().items()},
+            **({"init": self.init_taken} if self.init_taken and not progress.loaded else {}),
             **({"changed": list(progress.changed)} if progress.changed else {}),
-            **({"machine": changes} if (changes := self.machine_changes(progress)) else {}),
+            **({"machine": changes, "bitwise": False} if (changes := self.machine_changes(progress)) else {}),
         }  # fmt: skip
 
     def machine_changes(self, progress: Progress) -> list[str]:
@@ -214,7 +218,7 @@ class RunFolder:
             raise mark_on_all_ranks(CheckpointError(f"{loaded.path}: {error}")) from None
         step = state["step"]
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
-        return Progress(step, state["skipped_batches"], state["bad_row"], changed, state["machine"] or {})
+        return Progress(step, state["skipped_batches"], state["bad_row"], changed, state["machine"] or {}, True)
 
     def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
         """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.

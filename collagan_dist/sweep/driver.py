@@ -15,7 +15,7 @@ from collagan_dist import files
 from collagan_dist.config.load import config_to_dict
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
-from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted, NumericError
+from collagan_dist.errors import CheckpointError, ClusterError, CollaganError, DataError, Interrupted, NumericError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule
@@ -52,6 +52,8 @@ from collagan_dist.sweep.worker import WORKER_TAINTED
 
 logger = logging.getLogger(__name__)
 
+# With which a segment ends whose node does not see the shards, or takes no checkpoint, or reads another one than was written.
+_OF_NODES = (DataError.exit_code, CheckpointError.exit_code)
 _MAX_RESTARTS = 3  # in a row after losses by the cluster, with no checkpoint in between
 
 
@@ -112,7 +114,7 @@ class SweepController:
         self.messages: list[str] = []  # for people; `show` prints them
         self.finished = False
         self.waiting: Set[int] = frozenset()  # numbers of trials whose segment has no place yet
-        self.idle_reason: str | None = None
+        self.waiting_reason: str | None = None
         self._losses = TrialLosses()
         self._asked_to_end = False
         # A name of its own for each start: a worker that an earlier start left behind must not take this start's file for its own.
@@ -137,7 +139,7 @@ class SweepController:
 
     def segment_ended(self, number: int, outcome: dict[str, Any], nodes: Sequence[str]) -> None:
         failed = outcome.get("failed")
-        if failed and failed[0] == DataError.exit_code and not self.room.left_out.keys().isdisjoint(nodes):
+        if failed and failed[0] in _OF_NODES and not self.room.left_out.keys().isdisjoint(nodes):
             # It was handed out before its node was left out: what fails there is the node's fault.
             self.segment_lost(number, str(failed[1]), nodes)
             return
@@ -153,8 +155,7 @@ class SweepController:
         else:
             trial = self._judged(trial)
         self._record_result(trial)
-        # Shards that its node does not see, or a full disk.
-        if trial.failure and trial.failure[0] == DataError.exit_code:
+        if trial.failure and trial.failure[0] in _OF_NODES:
             self._failed_on(nodes, trial, trial.failure[1])
         else:
             self.room.worked(nodes)
@@ -175,10 +176,12 @@ class SweepController:
 
     def set_waiting(self, numbers: Set[int], reason: str | None) -> Set[int]:
         self.waiting = numbers
-        if reason != self.idle_reason:
-            waits = f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
+        if reason != self.waiting_reason:
+            some = any(trial.running and trial.number not in numbers for trial in self.trials)
+            who = "some trials wait" if some else "the sweep waits"
+            waits = f"{reason}: {who} for room (what it has is kept, and the same command continues)"
             self.say(waits if reason else "there is room again")
-        self.idle_reason = reason
+        self.waiting_reason = reason
         if schedule.goal_reached(self.plan, self.trials) is None:
             return frozenset()
         return {number for number in numbers if self.trials[number].role != "confirm"}

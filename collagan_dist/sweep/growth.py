@@ -48,6 +48,11 @@ class Growth:
     def is_known(self) -> bool:
         return bool(self.types) and all(kind.resources is not None for kind in self.types)
 
+    @property
+    def resources(self) -> list[dict[str, float]]:
+        """The resources of a node of each type that is known."""
+        return [kind.resources for kind in self.types if kind.resources is not None]
+
     def nodes(
         self, capacity: Callable[[list[dict[str, float]]], int], living: Sequence[dict[str, float]] = ()
     ) -> list[dict[str, float]]:
@@ -126,25 +131,31 @@ def parse_growth(path: str, text: str) -> Growth | None:
 
 def _ask_head(ray: Any) -> tuple[str, str] | None:
     context = ray.get_runtime_context()
-    head = next((node.id for node in living_nodes(ray) if node.is_head), None)
-    if head == context.get_node_id():
-        return monitor_config(context.gcs_address)
+    head = next((node for node in living_nodes(ray) if node.is_head), None)
+    addresses = [context.gcs_address]
+    if head is not None:  # the driver may have been given a name in place of the address that Ray's processes were
+        port = context.gcs_address.rpartition(":")[2]
+        addresses.append(f"[{head.address}]:{port}" if ":" in head.address else f"{head.address}:{port}")
+    if head is not None and head.id == context.get_node_id():
+        return monitor_config(addresses)
     ask = ray.remote(num_cpus=0, resources={HEAD_RESOURCE: 0.001})(monitor_config)
-    answer: tuple[str, str] | None = ray.get(ask.remote(context.gcs_address), timeout=_ASK_SECONDS)
+    answer: tuple[str, str] | None = ray.get(ask.remote(addresses), timeout=_ASK_SECONDS)
     return answer
 
 
-def monitor_config(gcs_address: str) -> tuple[str, str] | None:
+def monitor_config(gcs_addresses: Sequence[str]) -> tuple[str, str] | None:
     """Return path and text of the file that this machine's autoscaler was started with, ("", "") without one.
 
-    None: no process here is the autoscaler of the cluster at the address.
+    None: no process here is the autoscaler of the cluster at one of the addresses.
     """
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = command.read_text(errors="replace").split("\0")
         except OSError:  # it has ended
             continue
-        if f"--gcs-address={gcs_address}" in words and any(word.endswith("/monitor.py") for word in words):
+        if not any(word.endswith("/monitor.py") for word in words):
+            continue
+        if any(f"--gcs-address={address}" in words for address in gcs_addresses):
             path = next((word.partition("=")[2] for word in words if word.startswith("--autoscaling-config=")), "")
             try:
                 return path, strict_yaml.read_text(Path(path).expanduser(), "cluster configuration", "") if path else ""

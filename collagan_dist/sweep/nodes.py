@@ -12,11 +12,12 @@ MAX_LOSSES = 3  # in a row on one node, before it is left out
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive. `name` is for people; `resources` are all it has, whoever uses them."""
+    """A node that is alive, with its IP address. `name` is for people; `resources` are all it has, whoever uses them."""
 
     id: str
     name: str
     resources: dict[str, float]
+    address: str
 
     @property
     def is_head(self) -> bool:
@@ -25,7 +26,8 @@ class Node:
 
 def living_nodes(ray: Any) -> list[Node]:
     return [
-        Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][-6:]})", node["Resources"])
+        Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][-6:]})", node["Resources"],
+             node["NodeManagerAddress"])
         for node in ray.nodes() if node["Alive"]
     ]  # fmt: skip
 

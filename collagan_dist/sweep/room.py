@@ -1,4 +1,4 @@
-"""How many trials at a time a Ray cluster is asked for, and why none runs."""
+"""How many trials at a time a Ray cluster is asked for, and why some have no place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collagan_dist.sweep.resources import TrialResources
 
 MOST_ON_GROWING = 16  # trials at a time on a cluster that grows, unless --concurrent says otherwise
 _POLL_SECONDS = 2.0  # between looks at the cluster
-_PENDING_SECONDS = 15.0  # without a running segment, before those that wait are said to
+_PENDING_SECONDS = 15.0  # that segments wait before it is said
 
 
 class Room:
@@ -30,10 +30,10 @@ class Room:
         self.ray, self.growth, self.concurrent = ray, growth, concurrent
         self.nodes = living_nodes(ray)
         # Of all types: which nodes come first is known once it is decided whether a trial takes GPUs.
-        types = [] if growth is None else [kind.resources for kind in growth.types if kind.resources is not None]
+        types = [] if growth is None else growth.resources
         self.resources = resources.resolved([node.resources for node in self.nodes] + types)
         self.left_out: dict[str, str] = {}  # by the id of a node, a sentence that says why
-        self.idle_since = self._polled_at = time.monotonic()
+        self.waits_since = self._polled_at = time.monotonic()  # the last time that no segment waited
         self._losses, self._waits = NodeLosses(), False
 
     @property
@@ -99,23 +99,23 @@ class Room:
     def _name(self, node: str) -> str:
         return next(one.name for one in self.nodes if one.id == node)
 
-    def idle_reason(self) -> str | None:
-        """Return why no segment runs although some are due, None if that is no wonder."""
+    def waiting_reason(self) -> str | None:
+        """Return why segments that are due have no place, None if that is no wonder."""
         self._poll()
         if not self.fits and self.growth is None:
             return "no node of the cluster that lives has what a trial takes"
         if not self._waits:
             return None
-        if self.growth is None or sum(not node.is_head for node in self.nodes) >= self.growth.most:
+        if self.growth is None or not self._may_start():
             return "others use what the cluster has"
-        unknown = "the cluster has to start nodes, if it has a type that is large enough"
-        return "the cluster starts nodes" if self.growth.is_known else unknown
+        starts = "the cluster starts nodes" if self.growth.is_known else "the cluster has to start nodes, if it has a type that is large enough"
+        return f"{starts} (`ray status` says how far it is)"
 
     def _poll(self) -> None:
         now = time.monotonic()
         if now - self._polled_at >= _POLL_SECONDS:
             self._polled_at, self.nodes = now, living_nodes(self.ray)
-            self._waits = now - self.idle_since > _PENDING_SECONDS and _placement_is_pending(self.ray)
+            self._waits = now - self.waits_since > _PENDING_SECONDS and _placement_is_pending(self.ray)
 
     def _usable(self, nodes: Sequence[Node]) -> list[dict[str, float]]:
         return [node.resources for node in nodes if node.id not in self.left_out]
@@ -124,12 +124,24 @@ class Room:
         """Return how many trials the cluster holds when it has grown as far as it may (no limit if that is unknown), 0 if it does not grow."""
         if self.growth is None:
             return 0
+        if not self.growth.is_known and self._may_start():
+            return sys.maxsize
+        return self.resources.capacity(self._usable(self.nodes) + self.growth.nodes(self.resources.capacity, self._grown_nodes()))
+
+    def _grown_nodes(self) -> list[dict[str, float]]:
+        """Return the nodes that take places of the autoscaler already."""
         # A node that is left out lives on and keeps its place. One too small for a worker is ended once it idles.
         worker = replace(self.resources, workers=1)
-        living = [node.resources for node in self.nodes if not node.is_head and worker.capacity([node.resources])]
-        if not self.growth.is_known and len(living) < self.growth.most:
-            return sys.maxsize
-        return self.resources.capacity(self._usable(self.nodes) + self.growth.nodes(self.resources.capacity, living))
+        return [node.resources for node in self.nodes if not node.is_head and worker.capacity([node.resources])]
+
+    def _may_start(self) -> bool:
+        """Whether the autoscaler may start one more node that holds a worker, as far as its types are known."""
+        assert self.growth is not None
+        living = self._grown_nodes()
+        if not self.growth.is_known:
+            return len(living) < self.growth.most
+        worker = replace(self.resources, workers=1)
+        return worker.capacity(self.growth.nodes(worker.capacity, living)) > 0
 
 
 def open_room(ray: Any, resources: TrialResources, concurrent: int | None, own: bool) -> Room:

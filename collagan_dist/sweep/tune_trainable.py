@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths
 from collagan_dist.runs.metrics_log import read_eval_lines
+from collagan_dist.sweep.growth import read_growth
+from collagan_dist.sweep.nodes import living_nodes
 from collagan_dist.sweep.rank_group import train_on_ranks
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.segment import SegmentSpec, absolute_paths, worker_settings
@@ -56,7 +58,7 @@ def trainable(
     source = config if isinstance(config, Config) else str(config)
     base = load_config(source, model, assignments(settings), None if data is None else str(data))
     if base.data.shards is None:
-        raise ConfigError("data.shards is not set: give data, a folder made by `collagan pack`, or its URL")
+        raise ConfigError("data.shards is not set: give data, a folder made by `collagan pack` or `collagan adopt`, or its URL")
     base = load_config(base, sets=assignments(worker_settings(base, wanted.cpus)))
     folder = Path.cwd()
     trial_config(base, {}, folder)  # what is wrong for all trials
@@ -74,7 +76,17 @@ def _placement(base: Config, wanted: TrialResources, folder: Path, values: dict[
 
     # Tune asks the driver for it, before the trial exists: an error ends `fit` instead of one trial after the other.
     trial_config(base, values, folder)
-    return wanted.resolved([ray.cluster_resources()]).placement()
+    nodes = _nodes(ray.get_runtime_context().gcs_address) if wanted.gpus is None else ()
+    return wanted.resolved(nodes).placement()
+
+
+@cache
+def _nodes(gcs_address: str) -> Sequence[Mapping[str, float]]:
+    """Return the resources of the connected cluster's nodes, and of those that it may start; asked once for all trials."""
+    import ray
+
+    growth = read_growth(ray)
+    return [node.resources for node in living_nodes(ray)] + ([] if growth is None else growth.resources)
 
 
 def trial_config(base: Config, values: Mapping[str, Any], folder: Path) -> Config:

@@ -57,8 +57,8 @@ class SegmentSource(Protocol):
         """The cluster ended a segment, or it could not continue where it was. `nodes` is empty where that is unknown."""
         ...
 
-    def set_waiting(self, numbers: Set[int], idle_reason: str | None) -> Set[int]:
-        """Which trials have a segment that is not placed yet, and why nothing runs although there is work, or None.
+    def set_waiting(self, numbers: Set[int], reason: str | None) -> Set[int]:
+        """Which trials have a segment that is not placed yet, and why they wait, or None where that is no wonder.
 
         Return those whose segment is to be taken back; it then ends as one that was interrupted.
         """
@@ -135,11 +135,10 @@ class TuneAdapter:
             if trial.trial_id not in self._nodes and (actor := trial.temporary_state.ray_actor) is not None:
                 self._nodes[trial.trial_id] = _nodes_of(actor._actor_id)
         self._busy = bool(running)
-        if self._busy or not self._numbers:
-            self.room.idle_since = time.monotonic()
         waiting = {self._numbers[trial.trial_id]: trial for trial in ours if trial.status == "PENDING"}
-        reason = None if self._busy else self._call(self.room.idle_reason)
-        for number in self._call(self.source.set_waiting, waiting.keys(), reason) or ():
+        if not waiting:
+            self.room.waits_since = time.monotonic()
+        for number in self._call(self.source.set_waiting, waiting.keys(), self._call(self.room.waiting_reason)) or ():
             # An autoscaler starts machines for what waits.
             self.stop_trial(waiting[number])
             self.ended(waiting[number].trial_id, {"interrupted": True})

@@ -117,25 +117,32 @@ class Trainer:
                 self.folder.acquire()
                 self.group.status.log_dir = self.folder.paths.logs
             progress = self.folder.resume(networks, self.options.allow_config_change, self.options.strict)
-            threads = str(progress.machine.get("threads", ""))
-            if self.config.deterministic and threads.isdigit():  # one number for all ranks
-                torch.set_num_threads(int(threads))  # sums of another number have other last bits
+            self._keep_threads(progress)
             if not is_rollback:
                 self.folder.record_start(self.options.command)
                 self._warn_of_machine(progress)
-            if progress.step == 0:  # a checkpoint has it already
+            if not progress.loaded:
                 if self.folder.copies and initial is None:  # only now: where copies are taken up, it may be gone
                     initial = self._initial_weights(networks)
-                _initialize_output_bias(self.setup, networks)
-                if initial is not None:
-                    initial.load_into(networks)
-                    if self.setup.world.is_rank0 and not is_rollback:
-                        logger.info(f"model.init: {initial}")
+                initialize(self.setup, networks, initial)
+                if initial is not None and self.setup.world.is_rank0 and not is_rollback:
+                    logger.info(f"model.init: {initial}")
             try:
                 return self._train(networks, self.guard.resume(progress))
             except Diverged as error:
                 self.guard.roll_back(error)
                 del networks  # frees their memory before the next ones are built
+
+    def _keep_threads(self, progress: Progress) -> None:
+        """Take the number of threads that computed the checkpoint, if the run is to be deterministic."""
+        threads = str(progress.machine.get("threads", ""))
+        if not self.config.deterministic or not threads.isdigit() or int(threads) == torch.get_num_threads():
+            return
+        if self.setup.world.is_rank0:
+            logger.info(
+                f"deterministic: {threads} thread(s) from here on, not {torch.get_num_threads()}, as in the checkpoint of step {progress.step}"
+            )
+        torch.set_num_threads(int(threads))  # sums of another number have other last bits
 
     def _warn_of_machine(self, progress: Progress) -> None:
         if (changes := self.folder.machine_changes(progress)) and self.setup.world.is_rank0:
@@ -146,25 +153,26 @@ class Trainer:
     def _initial_weights(self, networks: Networks) -> InitialWeights | None:
         """Return the weights that this run begins with, or None where it has checkpoints or model.init is null. Collective.
 
-        Raises CheckpointError where ranks do not read the same.
+        Raises ConfigError or CheckpointError for a model that cannot be taken, CheckpointError where ranks do not read the same.
         """
         if self.config.model.init is None or checkpoint_steps(self.folder.paths.checkpoints):
             return None
-        initial, problem = None, ""
+        read: InitialWeights | CollaganError
         try:
-            initial = read_initial_weights(self.config, networks)
+            read = read_initial_weights(self.config, networks)
+            said = f"step {read.step}, sha256 {read.sha256}"
         except CollaganError as error:
-            if self.group.world.size == 1:
-                raise
-            problem = str(error)
-        found = self.group.all_gather(f"step {initial.step}, sha256 {initial.sha256}" if initial else problem)
-        if len(set(found)) > 1 or initial is None:
+            read, said = error, str(error)
+        found = self.group.all_gather(said)
+        if len(set(found)) > 1:
             # Another checkpoint may have been written meanwhile, and not every node need see the same folder.
-            text = "; ".join(f"rank {rank}: {said}" for rank, said in enumerate(found))
+            text = "; ".join(f"rank {rank}: {one}" for rank, one in enumerate(found))
             hint = "give an exported model (`collagan export`), on storage that all nodes share"
             raise mark_on_all_ranks(CheckpointError(f"model.init: ranks do not read the same weights: {text}; {hint}"))
-        self.folder.init_sha256 = initial.sha256
-        return initial
+        if isinstance(read, CollaganError):
+            raise mark_on_all_ranks(read)
+        self.folder.init_sha256, self.folder.init_taken = read.sha256, str(read)
+        return read
 
     def _train(self, networks: Networks, progress: Progress) -> int:
         """Train from `progress` on. Raises Diverged, on all ranks, when the run has to roll back."""
@@ -291,12 +299,15 @@ def _describe(setup: Setup, networks: Networks) -> str:
     )
 
 
-def _initialize_output_bias(setup: Setup, networks: Networks) -> None:
-    """Start the output layer at the mean of its targets, if model.output_bias says so."""
-    if setup.config.model.output_bias != "mean":
-        return
-    means = target_means(setup).to(setup.device)
-    for generator in (networks.generator, networks.ema):
-        if generator is not None:
-            generator.initialize_output(means)  # type: ignore[operator]
-    networks.set_parameters()
+def initialize(setup: Setup, networks: Networks, initial: InitialWeights | None) -> None:
+    """Give networks the values before the first step: the output layer begins at the mean of its targets, if model.output_bias
+    says so, and then what `initial` has replaces their own.
+    """
+    if setup.config.model.output_bias == "mean":
+        means = target_means(setup).to(setup.device)
+        for generator in (networks.generator, networks.ema):
+            if generator is not None:
+                generator.initialize_output(means)  # type: ignore[operator]
+        networks.set_parameters()
+    if initial is not None:
+        initial.load_into(networks)

@@ -55,7 +55,6 @@ def run_of_two_ranks(shards, folder: Path) -> Path:
     return folder / "run"
 
 
-@pytest.mark.full  # a start of torchrun
 def test_a_run_of_two_ranks_is_audited_on_one(findings, shards, tmp_path):
     """Two ranks with batch normalization of their own are one rank with two parts."""
     (one,) = findings(run_of_two_ranks(shards, tmp_path), 0, 3)

@@ -3,8 +3,10 @@ import shutil
 import pytest
 import torch
 
-from collagan_dist.audit.record import RunRecord
-from collagan_dist.audit.rederive import nudge
+from collagan_dist.audit.ranks import how_to_train
+from collagan_dist.audit.record import RunRecord, Stretch
+from collagan_dist.audit.rederive import Rederivation, nudge
+from collagan_dist.config.load import config_to_dict
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.audit.conftest import AUDITED
@@ -37,6 +39,26 @@ def test_a_peer_is_equal_bit_for_bit(findings, shards, tmp_path, name):
     train(config, tmp_path / "run", World())
     found = [one for start in (0, 3) for one in findings(tmp_path / "run", start, start + 3)]
     assert [one.verdict for one in found] == ["equal", "equal"]
+
+
+def test_a_nudged_beginning_is_the_beginning(shards, trained, tmp_path):
+    """Of a run that starts from other weights: also its output layer, whose bias would else begin at the targets' mean."""
+    model = {"widths": {"generator": 4, "discriminator": 4}, "init": str(trained)}
+    config = small(shards.folder, **AUDITED, model=model, runtime={"threads": 1})
+    state = {"skipped_batches": [], "machine": None, "init": None, "parser": None}
+    again = Rederivation(Stretch(0, 1), how_to_train(config_to_dict(config), 1, 1), None, state)
+    plain, twin = again.train(tmp_path / "plain"), again.train(tmp_path / "twin", nudged=0)
+    for name, tensor in plain.end.tensors["generator"].items():
+        torch.testing.assert_close(twin.end.tensors["generator"][name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+    assert any(name == "output.bias" for name in plain.end.tensors["generator"])
+
+
+@pytest.mark.full  # threads that share too few cores wait for one another
+def test_a_deterministic_run_is_audited_on_the_threads_that_are_given(findings, shards, tmp_path):
+    train(small(shards.folder, **AUDITED, deterministic=True, runtime={"threads": 1}), tmp_path / "run", World())
+    for threads, verdict in ((None, "equal"), (2, "within")):
+        (one,) = findings(tmp_path / "run", 3, 6, threads=threads)
+        assert one.verdict == verdict and one.how == f"1 rank, {threads or 1} thread{'s' * (threads == 2)}"
 
 
 @pytest.mark.full

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.audit.table_cells import audit_cells, audit_row
+from collagan_dist.audit.table_cells import audit_cells, audit_rows
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.results import Results
@@ -87,9 +87,9 @@ def sweep(tmp_path_factory):
 
 def test_each_row_of_a_sweep_is_its_trials(sweep):
     out, done = sweep
-    found = [audit_row(out, trial_dir(out, trial)) for trial in done.trials]
+    found = audit_rows(out, [trial_dir(out, trial) for trial in done.trials])
     assert {one.verdict for one in found} == {"equal"} and len(found) == 9
-    assert audit_row(out / "trials", out / "trials/t000") is None  # no sweep
+    assert audit_rows(out / "trials", [out / "trials/t000"]) == []  # no sweep
 
 
 @pytest.mark.parametrize("column", ["psnr", "samples", "optim.generator.lr"])
@@ -105,7 +105,7 @@ def test_an_edited_row_is_named(sweep, tmp_path, column):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    found = audit_row(copy, trial_dir(copy, done.trials[number]))
+    (found,) = audit_rows(copy, [trial_dir(copy, done.trials[number])])
     assert found.verdict == "differs" and f"trials.csv: trial {number}, {key}: " in found.wrong[0]
 
 
@@ -115,4 +115,5 @@ def test_a_row_that_is_older_than_its_trial_is_not_comparable(sweep, tmp_path):
     copy = Path(shutil.copytree(out, tmp_path / "sweep"))
     lines = (copy / "trials.csv").read_text().splitlines()
     (copy / "trials.csv").write_text("\n".join(lines[:-1]) + "\n")
-    assert audit_row(copy, trial_dir(copy, done.trials[-1])).verdict == "not comparable"
+    (found,) = audit_rows(copy, [trial_dir(copy, done.trials[-1])])
+    assert found.verdict == "not comparable"

@@ -32,12 +32,28 @@ def test_from_tars_to_an_evaluation(collagan, shards, tmp_path):
     model = re.search(r"train demo --model (\S+) --data", done.out)[1]
     assert model == "M_is"
     run = tmp_path / "run"
-    refused = collagan("train", "demo", "--data", tars, "--run", run, "--model", "M_isd", *SMALL)
-    assert refused.code == 3 and "has no landmarks" in refused.err and "train --model M_is," in refused.err
+    for dry in ([], ["--dry-run"]):
+        refused = collagan("train", "demo", "--data", tars, "--run", run, "--model", "M_isd", *SMALL, *dry)
+        assert refused.code == 3 and "has no landmarks" in refused.err and "train --model M_is," in refused.err
     assert collagan("train", "demo", "--data", tars, "--run", run, "--model", model.strip("'"), *SMALL).code == 0
     assert collagan("evaluate", run, "--split", "test").code == 0
     found = json.loads((run / "metrics.json").read_text())
     assert found["samples"] == 6 and "dice" in found and "landmark_error" not in found
+
+
+def test_one_tar_of_any_name_trains(collagan, shards, tmp_path):
+    """Also one that is called after another split; its name decides if that is asked for."""
+    (samples,) = stored_samples(shards, "valid")
+    for folder in ("one", "two"):
+        by_tar(tmp_path / folder / "my-test.tar", {f"{n}-{key}": one for n in range(5) for key, one in samples.items()})
+    done = collagan("adopt", tmp_path / "one", "--workers", 1)
+    assert done.code == 0 and "`--split-by names` takes all of it as test\n" in done.out, done.err
+    (line,) = (line for line in done.out.splitlines() if line.startswith("collagan train demo"))
+    assert collagan(*line.split()[1:], "--run", tmp_path / "run", *SMALL, "--set", "evaluate.every=0").code == 0
+    named = collagan("adopt", tmp_path / "two", "--split-by", "names", "--workers", 1)
+    assert "test: 30 samples in 1 tar\n" in named.out and f"evaluate MODEL --data {tmp_path / 'two'} --split test" in named.out
+    refused = collagan("train", "demo", "--data", tmp_path / "two", "--run", tmp_path / "no", *SMALL)
+    assert refused.code == 3 and "there is no split 'train'; this data set has test: give one of these" in refused.err
 
 
 def test_what_is_wrong_is_one_message(collagan, tmp_path):

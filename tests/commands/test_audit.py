@@ -26,6 +26,13 @@ def test_a_read_only_run_elsewhere_with_its_data_elsewhere(collagan, run, shards
     )
 
 
+def test_a_result_that_cannot_be_written_is_said_before_anything_is_computed(collagan, run, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("collagan_dist.audit.audit.audit", None)
+    (tmp_path / "file").touch()
+    done = collagan("audit", run, "--out", tmp_path / "file/audit.json")
+    assert done.code == 2 and "file: cannot be used as a folder" in done.err
+
+
 def test_what_differs_is_exit_5(collagan, run):  # noqa: F811
     rewrite_state(run / "checkpoints/step-00000003", lambda state: state.update(seed=9))
     result = collagan("audit", run, *ONE_RANK, "--evaluations", "0", "--stretches", "3", "--json")

@@ -62,6 +62,8 @@ def test_what_cannot_be_planned_is_said(collagan, tmp_path):
     assert "not allowed with" in said("--measure", "--measured", "run")
     assert "no run folder" in said("--measured", tmp_path)
     assert "a plot is a .png or an .svg" in said(*NARROW, "--plot", tmp_path / "plan.jpg")
+    (tmp_path / "file").touch()
+    assert "file: cannot be used as a folder" in said(*NARROW, "--plot", tmp_path / "file/plan.png", "--measure")
 
 
 def test_a_measured_run(collagan, trained, shards):
@@ -82,6 +84,30 @@ def test_a_measured_run(collagan, trained, shards):
     assert plan["samples"] == shards.samples("train") and plan["assumptions"]["overlap"] == 0  # a CPU
     wider = collagan(*asked, "--set", "model.widths.generator=8")
     assert wider.code == 2 and "model.widths.generator: 4 -> 8" in wider.err
+
+
+def test_a_measured_run_knows_the_memory_of_its_gpus(collagan, trained, shards, tmp_path):
+    """More samples a GPU than it has memory for have no rate."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--link", "1:20,1:20", "--measured", run, "--json"]
+    peak = json.loads(collagan(*asked).out)["memory"]["peak"]
+    for memory, fits in ((2 * peak, True), (peak // 2, False)):
+        record = json.loads((run / "world.json").read_text())
+        record["ranks"][0]["memory_bytes"] = memory
+        (run / "world.json").write_text(json.dumps(record))
+        plan = json.loads(collagan(*asked).out)
+        assert plan["device memory"] == memory and (plan["scaling"][0]["same share"] is not None) == fits
+
+
+def test_a_rehearsal(collagan, shards):
+    """The last rank of four, with its own samples."""
+    asked = ["plan", "demo", *SMALL, "--data", shards.folder, "--nodes", 2, "--gpus-per-node", 2, "--rehearse", 3]
+    done = collagan(*asked)
+    assert done.code == 0 and done.out.startswith("rank 3 of 4 on "), done.err
+    assert max(map(len, done.out.splitlines())) <= 80 and "positions 6 to 7: samples " in done.out
+    found = json.loads(collagan(*asked, "--json").out)
+    assert f"samples {', '.join(map(str, found['first samples']))}, …" in done.out and found["share"] == 2
 
 
 @pytest.mark.parametrize(("sync_bn", "contention"), [(False, 1), (True, 6)])

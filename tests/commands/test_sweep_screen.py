@@ -23,7 +23,7 @@ def a_sweep(out, **changes):
         results = {RUNGS[0]: {"psnr": psnr}} if psnr else {}
         trials.append(Trial(number, role, values, 0, 64, results=results, until=RUNGS[0], running=not psnr))
     options = SimpleNamespace(options=SimpleNamespace(out=out))
-    facts = {"plan": the_plan, "trials": trials, "out": out, "messages": [], "finished": False, "idle_reason": "", "waiting": frozenset(),
+    facts = {"plan": the_plan, "trials": trials, "out": out, "messages": [], "finished": False, "waiting_reason": "", "waiting": frozenset(),
              "samples_before": 0, "started_at": time.monotonic() - 10, "prepared": options}  # fmt: skip
     return SimpleNamespace(**{**facts, **changes})
 
@@ -33,7 +33,7 @@ def test_the_headline(tmp_path):
     text = headline(sweep)
     assert text.startswith("3 of 4 trials begun: ") and "1 running" in text
     assert f"best: trial 1, psnr 21.25 after {RUNGS[0]:,} samples (the paper's λ: 20)" in text
-    assert headline(a_sweep(tmp_path, idle_reason="no GPU is free")).endswith("waits for room: no GPU is free")
+    assert headline(a_sweep(tmp_path, waiting_reason="no GPU is free")).endswith("waits for room: no GPU is free")
     waits = replace(sweep.trials[2], number=3)  # handed out for a node that is to come
     assert "1 running, 1 waiting for room, 2 paused" in headline(
         a_sweep(tmp_path, trials=[*sweep.trials, waits], waiting={3})

@@ -9,6 +9,7 @@ import pytest
 from collagan_dist.commands import train
 from collagan_dist.commands.main import COMMANDS, build_parser
 from collagan_dist.errors import ClusterError, DataError
+from collagan_dist.runs.metrics_log import read_rows
 from collagan_dist.types import World
 from tests.commands.conftest import SMALL
 
@@ -29,8 +30,11 @@ def test_a_dry_run_prints_configuration_and_plan(collagan, shards, tmp_path, mon
 def test_a_start_from_other_weights_says_what_it_takes(collagan, shards, trained, tmp_path):
     command = ["train", "demo", "--data", shards.folder, "--run", tmp_path / "run", *SMALL]
     result = collagan(*command, "--init", trained, "--set", "schedule.steps=1")
-    (count,) = re.findall(rf"model\.init: {trained}, step 2: (\d+) of \1 tensors of the generator", result.err)
+    taken = rf"model\.init: ({trained}, step 2: (\d+) of \2 tensors \(encoder \d+, decoder \d+, output\w* \d+.*\) of the generator, .*)"
+    ((text, count),) = re.findall(taken, result.err)
     assert result.code == 0 and int(count) > 10
+    (start,) = (row for row in read_rows(tmp_path / "run") if row.get("event") == "start")
+    assert start["init"] == text  # kept with the run
 
 
 def test_run_is_another_name_of_out():
@@ -65,6 +69,9 @@ def test_a_dry_run_says_what_it_costs(collagan, shards, trained, tmp_path):
     command = ["train", "demo", "--data", shards.folder, *SMALL, "--dry-run"]
     lines = collagan(*command, "--run", tmp_path / "new").out.splitlines()
     assert "# time: unknown, as this run has logged no rate yet" in lines and not (tmp_path / "new").exists()
+    assert "# splits: train valid test" in lines
+    missing = collagan(*command, "--set", "evaluate.every=1", "--set", "evaluate.split=nope")
+    assert missing.code == 3 and "there is no split 'nope'" in missing.err
     changed = lines[lines.index("# differs from demo:") + 1 :][:6]
     assert changed[0] == "#   data.image_size: 64 -> 32" and changed[-1] == "#   schedule.steps: 1600 -> 2"
     weights_of = collagan(*command, "--init", trained).out.splitlines()

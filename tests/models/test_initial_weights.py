@@ -107,6 +107,15 @@ def test_ranks_that_read_other_weights_end(shards, source, tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
+def test_what_all_ranks_find_wrong_is_one_error(shards, tmp_path, monkeypatch):
+    """With its own exit code, not that of ranks that differ."""
+    monkeypatch.setattr(Group, "all_gather", lambda group, value: [value, value])
+    config = small(shards.folder, model={"widths": WIDTHS, "init": str(tmp_path / "nowhere")})
+    with pytest.raises(ConfigError, match="nowhere: is no run folder") as found:
+        train(config, tmp_path / "run", World())
+    assert found.value.raised_on_all_ranks
+
+
 def test_a_model_of_which_nothing_fits_leaves_no_folder(shards, source, tmp_path):
     other = {"widths": {"generator": 5, "discriminator": 4}, "init": str(source)}
     with pytest.raises(ConfigError, match=r"no kernel of .* widths 4 and 4, image_size 32.* widths 5 and 4"):

@@ -21,7 +21,11 @@ from tests.slurm.training import TRAIN
 STAND_IN = """#!/bin/bash
 if [ "${LOCAL_WORLD_SIZE:-1}" -gt "${MOST:-9}" ]; then echo "the batch cannot be shared evenly"; exit 2; fi
 for word; do
-    if [ "$word" = --dry-run ]; then echo "$*; $WORLD_SIZE ranks, $LOCAL_WORLD_SIZE a node"; echo "# run: $PWD/run"; echo "# out: $PWD/run"; exit; fi
+    if [ "$word" = --dry-run ]; then
+        echo "$*; $WORLD_SIZE ranks, $LOCAL_WORLD_SIZE a node"
+        [ -z "${SPLITS:-}" ] || echo "# splits: $SPLITS"
+        echo "# run: $PWD/run"; echo "# out: $PWD/run"; exit
+    fi
 done
 echo "$1: rank ${SLURM_PROCID:-} with GPUs ${CUDA_VISIBLE_DEVICES:-none}: $*"
 """
@@ -235,6 +239,18 @@ def test_which_data_set(cluster, packed, shards):
     ]  # fmt: skip
 
 
+@pytest.mark.slurm
+@pytest.mark.parametrize(("splits", "evaluates"), [("train test", True), ("train valid", False)])
+def test_a_run_without_test_samples_is_not_evaluated(cluster, tmp_path, splits, evaluates):
+    """It is trained and has its report, and the job has not failed."""
+    env = {**stand_in(tmp_path), "COLLAGAN_DATA": "/data/faces", "SPLITS": splits}
+    job = cluster.submit(TRAIN, options=["--time=2"], cwd=tmp_path, env=env)
+    assert cluster.wait(job).state == "COMPLETED"
+    log = cluster.log(job)
+    assert ("\nevaluate: rank 0" in log) == evaluates == ("the data set has no split test" not in log), log
+    assert "\nreport: rank" in log
+
+
 def test_a_restart_takes_what_the_first_start_took(tmp_path):
     """Wherever its record is; that of another job says nothing."""
     for place, data in (("runs/a b", "packed/a"), ("out", "packed/b")):
@@ -277,9 +293,9 @@ def test_evaluate_sweep_and_pack_alone(cluster, packed):
     log = cluster.log(newest)
     assert (
         "chosen: MODEL runs/one (the newest run in runs/); otherwise: sbatch" in log
-        and "by 1 rank on 1 node with 1 GPU each" in log
+        and "by 2 ranks on 1 node with 2 GPUs each" in log
     )
-    assert "evaluate: rank 0 with GPUs 0" in log
+    assert "evaluate: rank 0 with GPUs 0,1" in log and "evaluate: rank 1 with GPUs 0,1" in log
     assert "# model: runs/one" in (packed / f"runs/one/logs/slurm-{newest}.txt").read_text().splitlines()
     assert cluster.wait(sweep).exit_code == 0
     words = (

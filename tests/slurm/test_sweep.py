@@ -40,6 +40,8 @@ out = Path(words[words.index("--out") + 1]).absolute()
 if "--dry-run" in words:
     print(f"# out: {{out}}")
     sys.exit(2 if words[1] == "wrong" else 0)
+if words[1] == "spent":  # the time budget
+    sys.exit(75)
 with StopRequest() as stop, join_cluster(words[words.index("--ray") + 1]) as ray:
     (out / "token").write_text(os.environ["RAY_AUTH_TOKEN"])
     (out / "requeue").unlink(missing_ok=True)
@@ -270,6 +272,13 @@ def test_errors_of_the_command_are_found_before_ray_starts(cluster, sweeps):
     wrong, plan = sweeps.submit(words=("wrong",)), sweeps.submit(words=("small", "--dry-run"))
     assert cluster.wait(wrong.job).exit_code == 2 and cluster.wait(plan.job).exit_code == 0
     assert "# out: " in plan.log() and not wrong.run.exists()
+
+
+def test_a_time_budget_that_is_used_up_is_no_reason_to_be_queued_again(sweeps):
+    sweep = sweeps.submit(words=("spent",))
+    done = sweep.ended("FAILED")
+    assert (done.exit_code, done.restarts) == (75, 0), sweep.log()
+    assert sweep.notes()[-1] == "ended by itself, saved; the same sbatch line continues"
 
 
 def test_a_node_on_which_ray_fails_twice_is_left_out(cluster, sweeps, tmp_path):

@@ -11,7 +11,7 @@ from collagan_dist.config.load import config_to_dict, get_nested, load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stop_request import StopRequest
-from collagan_dist.errors import DataError, NumericError
+from collagan_dist.errors import CheckpointError, DataError, NumericError
 from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.driver import SweepController
@@ -199,7 +199,8 @@ def test_a_killed_search_proposes_what_an_uninterrupted_one_does(head):
         assert generations == sorted(generations) and generations[-1] == 3
 
 
-def test_shards_that_a_left_out_node_cannot_read_cost_no_further_trial(shards, tmp_path):
+@pytest.mark.parametrize("kind", [DataError, CheckpointError])
+def test_a_node_without_shards_or_with_a_bad_disk_costs_no_further_trial(shards, tmp_path, kind):
     """One whose segment was on its way there is trained elsewhere."""
     config, file = write(tmp_path, shards.folder, HALVING)
     prepared = prepare(SweepOptions(str(config), str(file), str(shards.folder), tmp_path / "out", trials=6))
@@ -211,8 +212,9 @@ def test_shards_that_a_left_out_node_cannot_read_cost_no_further_trial(shards, t
         sweep = SweepController(prepared, constant_summary(prepared), room, stop, lambda controller: None)
     numbers = [sweep.next_segment()[0] for _ in range(6)]
     for number, node in zip(numbers, "aaaaab", strict=True):
-        sweep.segment_ended(number, {"failed": [DataError.exit_code, "no shards"]}, [node])
-    assert [trial.failure and trial.failure[0] for trial in sweep.trials] == [3, 3, 3, None, None, 3]
+        sweep.segment_ended(number, {"failed": [kind.exit_code, "of this node"]}, [node])
+    code = kind.exit_code
+    assert [trial.failure and trial.failure[0] for trial in sweep.trials] == [code, code, code, None, None, code]
     assert [trial.restarts for trial in sweep.trials] == [0, 0, 0, 1, 1, 0] and list(room.left_out) == ["a"]
     assert sweep.next_segment()[0] == 3
 

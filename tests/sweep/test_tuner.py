@@ -126,7 +126,7 @@ def test_segments_that_wait_are_taken_back_at_the_goal(shards, tmp_path):
 def test_segments_without_a_place_are_told_while_others_run():
     told: list[tuple[set[int], str | None]] = []
     source = SimpleNamespace(poll=lambda: False, set_waiting=lambda *facts: told.append((set(facts[0]), facts[1])))
-    adapter = TuneAdapter(source, SimpleNamespace(idle_reason=lambda: "the cluster starts nodes"))
+    adapter = TuneAdapter(source, SimpleNamespace(waiting_reason=lambda: "the cluster starts nodes"))
     adapter._numbers = {"a": 5, "b": 6, "c": 7}
     trials = [
         SimpleNamespace(trial_id=one, status="PENDING", temporary_state=SimpleNamespace(ray_actor=None))
@@ -135,7 +135,7 @@ def test_segments_without_a_place_are_told_while_others_run():
     adapter.step(trials)
     trials[1].status = "RUNNING"
     adapter.step(trials)
-    assert told == [({5, 6, 7}, "the cluster starts nodes"), ({5, 7}, None)] and adapter.error is None
+    assert told == [({5, 6, 7}, "the cluster starts nodes"), ({5, 7}, "the cluster starts nodes")] and adapter.error is None
 
 
 def test_a_segment_that_waits_is_taken_back():
@@ -144,7 +144,7 @@ def test_a_segment_that_waits_is_taken_back():
     source = SimpleNamespace(
         poll=lambda: False, set_waiting=lambda numbers, reason: numbers & {6, 9}, segment_ended=lambda *facts: ended.append(facts)
     )  # fmt: skip
-    adapter = TuneAdapter(source, SimpleNamespace(idle_reason=lambda: None))
+    adapter = TuneAdapter(source, SimpleNamespace(waiting_reason=lambda: None))
     adapter._numbers, stopped = {"a": 5, "b": 6}, []
     adapter.stop_trial = stopped.append
     trials = [SimpleNamespace(trial_id=one, status="PENDING") for one in "ab"]

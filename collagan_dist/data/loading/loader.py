@@ -69,7 +69,7 @@ class Loader:
 
     def __init__(self, split: SplitReader, view: View, batch: int, decoders: Decoders, max_damaged: int = 100) -> None:
         device = decoders.device
-        _check_annotations(split, view)
+        check_annotations(split, view.labels, view.points)
         view = _with_points(split, view)
         cv2.setNumThreads(1)  # views are small: OpenCV's threads cost more than they gain
         self.split, self.view, self.device = split, view, device
@@ -188,19 +188,20 @@ def _to_device(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[s
     }
 
 
-def _check_annotations(split: SplitReader, view: View) -> None:
+def check_annotations(split: SplitReader, needs_labels: bool, needs_points: bool) -> None:
+    """Raise DataError where the first sample lacks what tasks need: a data set has it for all samples or for none."""
     first = _first(split)
     labels, points = first.labels is not None, first.landmarks is not None
     missing = []
-    if view.labels and not labels:
+    if needs_labels and not labels:
         missing.append("label maps, which a task of this model needs")
-    if view.points and not points:
+    if needs_points and not points:
         missing.append("landmarks, which a task of this model needs")
     if missing:
         model = "M_i" + "s" * labels + "d" * points
         raise DataError(
             f"{split.manifest.folder}: has no {' and no '.join(missing)}; train --model {model}, "
-            "or pack a data set that has them"
+            "or pack or adopt a data set that has them"
         )
 
 

@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import shutil
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -135,9 +134,7 @@ def _check_count(tars: TarList, splits: int) -> None:
 def _check_folders(jobs: Sequence[TarJob]) -> None:
     """Raise ConfigError for a folder that takes no index, before a tar is read."""
     for folder in sorted({job.index_path.parent for job in jobs}):
-        with files.usable_folder(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()  # what permissions say of network storage need not be true
+        files.check_writable(folder)
 
 
 def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | None:
@@ -190,7 +187,8 @@ def _read_all(jobs: Sequence[TarJob], workers: int, progress: Progress) -> list[
         results[job.name] = result
         progress(len(results), len(jobs))
     if problems := [result.problem for job in jobs if (result := results[job.name]).problem]:
-        raise DataError("\n".join(problems))
+        others = ["the other tars can be adopted without these: name them"] if len(problems) < len(jobs) else []
+        raise DataError("\n".join(problems + others))
     return [results[job.name] for job in jobs]
 
 

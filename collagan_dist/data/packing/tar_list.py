@@ -159,11 +159,14 @@ def _remote_tars(given: Sequence[str]) -> TarList:
 def splits_of_tars(tars: TarList, split_by: SplitBy) -> dict[str, str] | None:
     """Return the split of each tar by its name or its folders; None where samples are split by a hash.
 
+    One tar alone that is not named after the training is split by the hash, unless `names` is asked for: nothing could be trained.
     Raises DataError where names say it of some tars only.
     """
     if split_by == "hash":
         return None
-    found = {name: _splits_named(name) for name in tars.names}
+    if split_by == "auto" and len(tars.names) == 1 and splits_named(tars.names[0]) != {"train"}:
+        return None
+    found = {name: splits_named(name) for name in tars.names}
     if not any(found.values()) and split_by == "auto":
         return None
     if unclear := [name for name, splits in found.items() if len(splits) != 1]:
@@ -175,7 +178,7 @@ def splits_of_tars(tars: TarList, split_by: SplitBy) -> dict[str, str] | None:
     return {name: next(iter(splits)) for name, splits in found.items()}
 
 
-def _splits_named(name: str) -> set[str]:
+def splits_named(name: str) -> set[str]:
     """Return the splits that the words of a tar's name and its folders are names of."""
     words = re.split(r"[^a-z]+", name.lower().removesuffix(".tar"))
     named = {SPLIT_OF_FOLDER[word] for word in words if word in SPLIT_OF_FOLDER}

@@ -149,7 +149,10 @@ class Manifest:
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         if split not in self.splits:
-            raise DataError(f"{self.folder}: there is no split {split!r}; this data set has {', '.join(self.splits)}")
+            raise DataError(
+                f"{self.folder}: there is no split {split!r}; this data set has {', '.join(self.splits)}: give one of these (evaluate: --split; "
+                "data.split, evaluate.split), or pack or adopt a data set that has it"
+            )
         return self.splits[split]
 
     def __iter__(self) -> Iterator[Shard]:
@@ -223,8 +226,9 @@ def _read_bytes(folder: Path | RemoteFolder) -> bytes:
     try:
         return files.read_regular(folder / "manifest.json", MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        # Tars without a manifest are mostly another program's.
-        how = ("adopt", folder) if any(folder.glob("*.tar")) else ("pack", "RECIPE", "--out", folder)
+        # Tars without a manifest are mostly another program's; `adopt` finds those of subfolders, too.
+        is_tars = any(any(folder.glob(pattern)) for pattern in ("*.tar", "*/*.tar"))
+        how = ("adopt", folder) if is_tars else ("pack", "RECIPE", "--out", folder)
         raise DataError(
             f"{folder}: no manifest.json, so this is not a complete data set; make one with `{shell.collagan(*how)}`"
         ) from None

@@ -32,7 +32,8 @@ from collagan_dist.types import World
 from tests.data.loading.first_batch import CPU
 from tests.data.packed import overwrite, recipe
 from tests.data.remote_shards import names, remote_manifest
-from tests.data.server import serving
+from tests.data.server import Server, serving
+from tests.data.stores import hub_store
 from tests.data.wds_tars import Samples, by_tar, by_webdataset, quarantine, stored_samples
 from tests.models.peers import StopAfter
 from tests.training.small import equal, small, weights
@@ -373,10 +374,21 @@ def test_tars_in_a_bucket(originals, s3, cache, tmp_path, monkeypatch):
     """All of a folder of it: their names are asked for, and each is read once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     s3.upload(rewritten(originals, tmp_path / "there", by_webdataset))
-    manifest = adopted(s3.url, out=tmp_path / "out")
-    assert {s3.requests[shard.name] for shard in manifest} == {1} and str(manifest.tars) == s3.url
+    is_adopted_once(s3, originals, tmp_path / "out")
+
+
+def test_tars_of_a_hub(originals, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with hub_store(rewritten(originals, tmp_path / "there", by_webdataset), monkeypatch) as hub:
+        is_adopted_once(hub, originals, tmp_path / "out")
+
+
+def is_adopted_once(store: Server, originals: Manifest, out: Path) -> None:
+    """All tars of a store are adopted, each read once, and are what was packed."""
+    manifest = adopted(store.url, out=out)
+    assert {store.requests[shard.name] for shard in manifest} == {1} and str(manifest.tars) == store.url
     assert stored(manifest) == stored(originals)
-    verify(tmp_path / "out", deep=True)
+    verify(out, deep=True)
 
 
 def test_an_adopted_folder_behind_a_url(by_others, cache):

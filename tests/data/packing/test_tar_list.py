@@ -106,6 +106,10 @@ def test_tars_whose_indexes_would_have_one_name(tmp_path):
         (["celeba-training-0.tar"], ["train"]),
         (["trains.tar", "0.tar"], None),
         (["value.tar"], None),
+        (["my-test.tar"], None),  # one tar alone
+        (["train-val.tar"], None),
+        (["train.tar"], ["train"]),
+        (["test-0.tar", "test-1.tar"], ["test", "test"]),
     ],
 )
 def test_splits_by_names(names, splits):
@@ -115,7 +119,7 @@ def test_splits_by_names(names, splits):
 
 
 @pytest.mark.parametrize(
-    ("names", "by"), [(("train.tar", "0.tar"), "auto"), (("train-val.tar",), "auto"), (("0.tar",), "names")]
+    ("names", "by"), [(("train.tar", "0.tar"), "auto"), (("train-val.tar", "train.tar"), "auto"), (("0.tar",), "names")]
 )
 def test_names_that_leave_splits_unclear(names, by):
     with pytest.raises(DataError, match=r"has not one .* --split-by hash"):
