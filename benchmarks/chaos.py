@@ -50,11 +50,11 @@ FAULTS = ("rank", "job", "rank", "rank", "checkpoint", "rank", "preemption", "ra
 
 @dataclass
 class Fault:
-    """One fault: when, at which step, after how many starts, what; then where the run went on and when it was beyond that."""
+    """One fault: when, at which step, in which start, what; then where the run went on and when it was beyond that."""
 
     at: float
     step: int
-    starts: int
+    generation: int
     what: str
     resumed: int = -1
     moving: float = 0.0
@@ -152,28 +152,26 @@ def _command(shards: Path, args: argparse.Namespace) -> list[str]:
 def _train(command: list[str], run: Path, until: int, mtbf: float, draw: random.Random, caused: int) -> Block:
     """Train to a step under random faults, of which `caused` came before."""
     faults: list[Fault] = []
-    before, began = _step(run), time.perf_counter()
+    before, began = newest_step(run), time.perf_counter()
     job = _start(command)
-    while _step(run) <= before:
+    while newest_step(run) <= before:
         _check(job)
         time.sleep(_POLL)
     first = time.perf_counter()
     due = first + mtbf * draw.expovariate(1)
-    while (step := _step(run)) < until:
+    while (step := newest_step(run)) < until:
         now = time.perf_counter()
         pending = faults[-1] if faults and not faults[-1].moving else None
         if pending is not None:
-            pending.resumed = next(iter(_starts(run)[pending.starts :]), -1)
+            pending.resumed = resumed(run, pending.generation)
             if pending.resumed >= 0 and step > pending.resumed:
                 pending.moving = now
-                print(
-                    f"{pending.what} at step {pending.step}: from {pending.resumed}, {pending.seconds} s", flush=True
-                )
+                print(f"{pending.what} at step {pending.step}: from {pending.resumed}, {pending.seconds} s", flush=True)
                 due = now + mtbf * draw.expovariate(1)
         elif now >= due and before < step < until - 1 and _checkpoints(run):
-            faults.append(Fault(now, step, len(_starts(run)), FAULTS[(caused + len(faults)) % len(FAULTS)]))
+            faults.append(Fault(now, step, generation(run), FAULTS[(caused + len(faults)) % len(FAULTS)]))
             _cause(faults[-1].what, job, run, draw)
-        if job.poll() is not None and _step(run) < until:
+        if job.poll() is not None and newest_step(run) < until:
             job = _start(command)
         time.sleep(_POLL)
     last = time.perf_counter()
@@ -235,27 +233,28 @@ def _send(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _lines(run: Path, kind: str) -> Iterator[dict[str, Any]]:
-    for line in (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
-        with suppress(ValueError):
-            # Asked before it is parsed: the log is read many times a second, beside the ranks.
-            if line.startswith(b'{"kind": "%b"' % kind.encode()):
-                yield json.loads(line)
-
-
-def _step(run: Path) -> int:
-    """The newest step of the log."""
+def _last_lines(run: Path, kind: str, size: int) -> Iterator[dict[str, Any]]:
+    """Lines of a kind among the last `size` bytes of the log, the newest first: it is read many times a second, beside the ranks."""
     with suppress(OSError), (run / "metrics.jsonl").open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
         for line in reversed(file.read().split(b"\n")):
-            if line.startswith(b'{"kind": "train"') and line.endswith(b"}"):
-                return int(json.loads(line)["step"])
-    return 0
+            if line.startswith(b'{"kind": "%b"' % kind.encode()):
+                with suppress(ValueError):  # a line that is being written
+                    yield json.loads(line)
 
 
-def _starts(run: Path) -> list[int]:
-    """The steps at which the run began or went on."""
-    return [line["step"] for line in _lines(run, "event") if line["event"] in ("start", "resume")]
+def newest_step(run: Path) -> int:
+    return next((int(line["step"]) for line in _last_lines(run, "train", 4096)), 0)
+
+
+def resumed(run: Path, before: int) -> int:
+    """The step from which a start after generation `before` went on, -1 where there is none yet."""
+    starts = (line for line in _last_lines(run, "event", 1 << 16) if line["event"] in ("start", "resume"))
+    return next((line["step"] for line in starts if line["generation"] > before), -1)
+
+
+def generation(run: Path) -> int:
+    return int(json.loads((run / "world.json").read_text())["generation"])
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -2,21 +2,31 @@
 
 The preset `demo` on drawn faces: the first line, the device's line, the first steps. And how soon a wrong option and a missing data set
 are refused. CPU-seconds and not seconds: other work on the machine hardly moves them.
+
+And how soon two ranks under torchrun take a new step after one of them was killed, in seconds: until the first step beyond the
+checkpoint, so without the steps that are lost, which depend on `checkpoint.every`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks import drawn_shards, save
+from benchmarks.chaos import generation, newest_step, resumed
 
 STARTS = 5
+KILLS = 10
+STEPS_BETWEEN = 12  # at least one checkpoint more
 LINES = {"first line": " steps of ", "device and parameters": "device: ", "first two steps": "first steps: "}
+_POLL = 0.02  # seconds
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,8 +44,13 @@ def main() -> None:
             )
             for name, value in seconds.items() if number else ():
                 found.setdefault(name, []).append(value)
+        restarts = restart_seconds(shards, root / "killed")
     medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
-    save(__file__, {"starts": STARTS, "cpu_seconds": medians})
+    after_kill = {"kills": KILLS, "median": round(statistics.median(restarts), 2), "largest": round(max(restarts), 2)}
+    save(
+        __file__,
+        {"starts": STARTS, "cpu_seconds": medians, "seconds to a new step after a rank was killed": after_kill},
+    )
 
 
 def cpu_seconds(command: list[object], lines: dict[str, str]) -> dict[str, float]:
@@ -53,6 +68,31 @@ def cpu_seconds(command: list[object], lines: dict[str, str]) -> dict[str, float
     missing = lines.keys() - found.keys()
     if missing:
         raise SystemExit(f"benchmarks.start: {' '.join(words)} printed no line for: {', '.join(sorted(missing))}")
+    return found
+
+
+def restart_seconds(shards: Path, run: Path) -> list[float]:
+    """Seconds from each of `KILLS` killed ranks to the first new step."""
+    keys = ["precision=fp32", "threads=1", "engine=ddp"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(KILLS), "-m", "--",
+             "collagan_dist", "train", "demo", "--data", shards, "--run", run, *(f"--set=runtime.{key}" for key in keys),
+             "--set=log.every=1", "--set=checkpoint.every=10", "--set=schedule.adv_from=0"]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found: list[float] = []
+    with subprocess.Popen(
+        [sys.executable, *map(str, words)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env
+    ) as job:
+        while len(found) < KILLS:
+            begun = newest_step(run)
+            while newest_step(run) < begun + STEPS_BETWEEN:
+                time.sleep(_POLL)
+            start, before = time.perf_counter(), generation(run)
+            ranks = json.loads((run / "world.json").read_text())["ranks"]
+            os.kill(ranks[len(found) % 2]["pid"], signal.SIGKILL)
+            while (step := resumed(run, before)) < 0 or newest_step(run) <= step:
+                time.sleep(_POLL)
+            found.append(time.perf_counter() - start)
+        job.terminate()
     return found
 
 

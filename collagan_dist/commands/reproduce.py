@@ -16,7 +16,9 @@ EXAMPLE = """collagan reproduce --data packed/celeba --out reproduction
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_help = "preset name or YAML file of the paper's models (default: %(default)s)"
     parser.add_argument("config", metavar="CONFIG", nargs="?", default="stable", help=config_help)
-    parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack` or `collagan adopt`, or its URL")
+    parser.add_argument(
+        "--data", metavar="SHARDS", required=True, help="folder made by `collagan pack` or `collagan adopt`, or its URL"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="folder of runs, tables and figures")
     # Ranges of numbers have defaults here and not in ReproduceOptions alone: `--help` must not import it.
     for name, known in (("--tables", (1, 2, 3)), ("--figures", (1, 3, 4, 5, 6))):

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="lambda, or a YAML file: metric, search, scheduler, and the values of keys",
     )
-    parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack` or `collagan adopt`, or its URL")
+    parser.add_argument(
+        "--data", metavar="SHARDS", required=True, help="folder made by `collagan pack` or `collagan adopt`, or its URL"
+    )
     parser.add_argument(
         "--out",
         metavar="DIR",

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd; or its peer: CE SII GFC"
     )
-    parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack` or `collagan adopt`, or its URL")
+    parser.add_argument(
+        "--data", metavar="SHARDS", help="folder made by `collagan pack` or `collagan adopt`, or its URL"
+    )
     parser.add_argument(
         "--out",
         "--run",

@@ -10,7 +10,9 @@ EXAMPLE = "collagan verify packed/celeba --deep"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", metavar="SHARDS", help="folder made by `collagan pack` or `collagan adopt`, or its URL")
+    parser.add_argument(
+        "shards", metavar="SHARDS", help="folder made by `collagan pack` or `collagan adopt`, or its URL"
+    )
     parser.add_argument(
         "--deep", action="store_true", help="hash every file, read every sample through webdataset and decode it"
     )

@@ -108,7 +108,11 @@ class Room:
             return None
         if self.growth is None or not self._may_start():
             return "others use what the cluster has"
-        starts = "the cluster starts nodes" if self.growth.is_known else "the cluster has to start nodes, if it has a type that is large enough"
+        starts = (
+            "the cluster starts nodes"
+            if self.growth.is_known
+            else "the cluster has to start nodes, if it has a type that is large enough"
+        )
         return f"{starts} (`ray status` says how far it is)"
 
     def _poll(self) -> None:
@@ -126,7 +130,9 @@ class Room:
             return 0
         if not self.growth.is_known and self._may_start():
             return sys.maxsize
-        return self.resources.capacity(self._usable(self.nodes) + self.growth.nodes(self.resources.capacity, self._grown_nodes()))
+        return self.resources.capacity(
+            self._usable(self.nodes) + self.growth.nodes(self.resources.capacity, self._grown_nodes())
+        )
 
     def _grown_nodes(self) -> list[dict[str, float]]:
         """Return the nodes that take places of the autoscaler already."""

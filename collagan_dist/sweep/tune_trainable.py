@@ -58,7 +58,9 @@ def trainable(
     source = config if isinstance(config, Config) else str(config)
     base = load_config(source, model, assignments(settings), None if data is None else str(data))
     if base.data.shards is None:
-        raise ConfigError("data.shards is not set: give data, a folder made by `collagan pack` or `collagan adopt`, or its URL")
+        raise ConfigError(
+            "data.shards is not set: give data, a folder made by `collagan pack` or `collagan adopt`, or its URL"
+        )
     base = load_config(base, sets=assignments(worker_settings(base, wanted.cpus)))
     folder = Path.cwd()
     trial_config(base, {}, folder)  # what is wrong for all trials

@@ -51,7 +51,10 @@ def test_one_tar_of_any_name_trains(collagan, shards, tmp_path):
     (line,) = (line for line in done.out.splitlines() if line.startswith("collagan train demo"))
     assert collagan(*line.split()[1:], "--run", tmp_path / "run", *SMALL, "--set", "evaluate.every=0").code == 0
     named = collagan("adopt", tmp_path / "two", "--split-by", "names", "--workers", 1)
-    assert "test: 30 samples in 1 tar\n" in named.out and f"evaluate MODEL --data {tmp_path / 'two'} --split test" in named.out
+    assert (
+        "test: 30 samples in 1 tar\n" in named.out
+        and f"evaluate MODEL --data {tmp_path / 'two'} --split test" in named.out
+    )
     refused = collagan("train", "demo", "--data", tmp_path / "two", "--run", tmp_path / "no", *SMALL)
     assert refused.code == 3 and "there is no split 'train'; this data set has test: give one of these" in refused.err
 

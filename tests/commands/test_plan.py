@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from collagan_dist.runs.metrics_log import median_rate
 from tests.commands.conftest import SMALL
+from tests.conftest import ROOT
 
 NARROW = [
     word
@@ -47,6 +49,18 @@ def test_a_plan(collagan, tmp_path):
     assert rates_ == sorted(rates_, reverse=True)
     printed = collagan(*asked).out
     assert "Assumed (docs/scaling.md)" in printed and max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.full  # the whole networks are counted
+def test_the_tables_of_the_page_are_what_is_printed(collagan):
+    """docs/scaling.md, Where it stops."""
+    text = (ROOT / "docs/scaling.md").read_text()
+    tables = re.findall(r"^By `collagan (plan [^`]+)`[^\n]*:\n\n((?: {4}.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == 2
+    for command, table in tables:
+        printed = [line.strip() for line in collagan(*command.split()).out.splitlines()]
+        rows = [line.strip() for line in table.splitlines()]
+        assert rows == printed[printed.index(rows[0]) :][: len(rows)], command
 
 
 def test_what_cannot_be_planned_is_said(collagan, tmp_path):

@@ -59,3 +59,12 @@ def test_the_run_under_kills_of_benchmarks_chaos():
     predicted = goodput(asked["every"] * steps / asked["steps"], failures)
     # The number of kills alone strays by more than this.
     assert predicted == pytest.approx(chaos["goodput without the first start"], rel=0.15)
+
+
+def test_what_the_pages_say_of_faults_was_measured():
+    chaos = json.loads((ROOT / "benchmarks/chaos.json").read_text())
+    kills = sum(chaos["faults"][kind] for kind in ("rank", "job", "checkpoint"))
+    assert chaos["arguments"]["mtbf"] == 60 and kills >= 20 and len(chaos["faults"]) == 5
+    assert chaos["goodput without the first start"] >= 0.92 and chaos["same weights as undisturbed"]
+    restart = json.loads((ROOT / "benchmarks/start.json").read_text())["seconds to a new step after a rank was killed"]
+    assert restart["kills"] >= 10 and restart["median"] <= 3

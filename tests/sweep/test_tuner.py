@@ -135,7 +135,10 @@ def test_segments_without_a_place_are_told_while_others_run():
     adapter.step(trials)
     trials[1].status = "RUNNING"
     adapter.step(trials)
-    assert told == [({5, 6, 7}, "the cluster starts nodes"), ({5, 7}, "the cluster starts nodes")] and adapter.error is None
+    assert (
+        told == [({5, 6, 7}, "the cluster starts nodes"), ({5, 7}, "the cluster starts nodes")]
+        and adapter.error is None
+    )
 
 
 def test_a_segment_that_waits_is_taken_back():

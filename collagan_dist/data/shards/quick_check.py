@@ -18,7 +18,9 @@ MOST_AT_START = 4096
 def open_shards(config: Config) -> Manifest:
     """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
     if config.data.shards is None:
-        raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`, or of tars with `collagan adopt`)")
+        raise ConfigError(
+            "data.shards is not set: give the folder of shards by --data (make one with `collagan pack`, or of tars with `collagan adopt`)"
+        )
     manifest = read_manifest(open_location(config.data.shards, config.data.cache), config.data.cache)
     quick_check(manifest, most=MOST_AT_START)
     return manifest
