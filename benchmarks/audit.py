@@ -5,8 +5,8 @@
 Trains small runs (drawn faces, 32x32 pixels, 12 steps, a checkpoint every 4) on one thread, and audits all stretches of each with two
 threads, so that bits are not promised. Width, batch, learning rate and beginning of the adversarial losses are drawn for each run.
 A run is audited on 1 and on 2 ranks. Then the same is trained with one thing changed (`FORGED`), its checkpoints and its log are
-made to say that nothing was, and it is audited on 1 rank. Counted are the verdicts; `share` is the distance to what was recorded in parts of the way of
-the weights, `bound` the largest that the rule admits.
+made to say that nothing was, and it is audited on 1 rank. Counted are the verdicts; `share` is the distance to what was recorded in
+parts of the change of the weights, `bound` the largest that the rule admits.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 from tests.commands.conftest import SMALL
 from tests.data.wds_tars import by_tar, stored_samples
@@ -44,12 +45,13 @@ def test_from_tars_to_an_evaluation(collagan, shards, tmp_path):
 def test_one_tar_of_any_name_trains(collagan, shards, tmp_path):
     """Also one that is called after another split; its name decides if that is asked for."""
     (samples,) = stored_samples(shards, "valid")
+    many = {f"{n}-{key}": one for n in range(5) for key, one in samples.items()}
     for folder in ("one", "two"):
-        by_tar(tmp_path / folder / "my-test.tar", {f"{n}-{key}": one for n in range(5) for key, one in samples.items()})
+        by_tar(tmp_path / folder / "my-test.tar", many, "--sort=name")
     done = collagan("adopt", tmp_path / "one", "--workers", 1)
     assert done.code == 0 and "`--split-by names` takes all of it as test\n" in done.out, done.err
     (line,) = (line for line in done.out.splitlines() if line.startswith("collagan train demo"))
-    assert collagan(*line.split()[1:], "--run", tmp_path / "run", *SMALL, "--set", "evaluate.every=0").code == 0
+    assert collagan(*shlex.split(line)[1:], "--run", tmp_path / "run", *SMALL, "--set", "evaluate.every=0").code == 0
     named = collagan("adopt", tmp_path / "two", "--split-by", "names", "--workers", 1)
     assert (
         "test: 30 samples in 1 tar\n" in named.out

@@ -1,8 +1,10 @@
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,12 +144,13 @@ def test_the_first_word_comes_before_torch(shards, tmp_path):
     assert done.stdout.endswith("dynamo False\n")
 
 
-def test_a_training_ends_with_the_next_commands(collagan, trained, shards):
+def test_a_training_ends_with_the_next_commands(collagan, trained, shards, tmp_path):
     """The same command continues: here there is nothing left."""
-    before = sorted((trained / "checkpoints").iterdir())
-    result = collagan("train", "demo", "--data", shards.folder, "--run", trained, *SMALL)
-    said = f"{trained}: 2 steps done; next: collagan evaluate {trained} && collagan report {trained}\n"
-    assert result[:2] == (0, said) and sorted((trained / "checkpoints").iterdir()) == before
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    before = sorted((run / "checkpoints").iterdir())
+    result = collagan("train", "demo", "--data", shards.folder, "--run", run, *SMALL)
+    said = f"{run}: 2 steps done; next: collagan evaluate {run} && collagan report {run}\n"
+    assert result[:2] == (0, said) and sorted((run / "checkpoints").iterdir()) == before
 
 
 def test_stop_at_ends_a_start_early(collagan, trained, shards, tmp_path):

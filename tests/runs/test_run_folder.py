@@ -199,7 +199,7 @@ def test_progress_is_saved_and_resumed(shards, tmp_path):
     folder.wait_for_checkpoint(log_event)
     folder.release()
     again, restored = acquired(tmp_path, config, shards), Counter()
-    assert again.resume(restored, False) == Progress(6, [2, 3], [4, 5], []) and torch.equal(
+    assert again.resume(restored, False) == Progress(6, [2, 3], [4, 5], [], loaded=True) and torch.equal(
         restored.value, networks.value
     )
     state = json.loads((tmp_path / "checkpoints/step-00000006/state.json").read_bytes())

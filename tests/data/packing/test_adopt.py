@@ -121,7 +121,7 @@ def test_large_files_between_picture_and_label_map_are_not_read(originals, tmp_p
     by_tar(tmp_path / "without/valid.tar", samples, "--sort=name")
     large = {key: {**files, "npy": bytes(3 << 20)} for key, files in samples.items()}
     by_tar(tmp_path / "large/valid.tar", large, "--sort=name")
-    without, manifest = adopted(tmp_path / "without"), adopted(tmp_path / "large")
+    without, manifest = (adopted(tmp_path / name, split_by="names") for name in ("without", "large"))
     read, pread = [], shard_files.LocalTar.pread
     monkeypatch.setattr(shard_files.LocalTar, "pread", lambda *given: read.append(given[1]) or pread(*given))
     assert stored(manifest) == stored(without) and same(batches(manifest, "valid"), batches(without, "valid"))
