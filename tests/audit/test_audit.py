@@ -122,3 +122,14 @@ def test_the_rates_of_the_page_are_those_of_the_benchmark():
         label = f"sound, on {kind}: taken for a difference" if sound else f"{kind}: found"
         cells = [cell(f"{precision}, {kind}", "differs") for precision in ("fp32", "bf16")]
         assert f"| {label} | {' | '.join(cells)} |" in page, kind
+
+    def shown(value: float) -> str:
+        return f"{value:g}" if value < 1e-3 else f"{100 * value:.2g} %"
+
+    for kind, one in found.items():
+        precision, _, what = kind.partition(", ")
+        if what.startswith("2 "):
+            cells = [
+                ", ".join(shown(one[key][of]) for of in ("median", "largest")) for key in ("share", "share / bound")
+            ]
+            assert f"| {precision} | {what} | {' | '.join(cells)} |" in page, kind

@@ -1,6 +1,8 @@
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -55,6 +57,22 @@ def test_how_many_segments_are_handed_out(nodes, grows, concurrent, slots):
     assert Room(ray, TrialResources(cpus=2), grows, concurrent).slots == slots
 
 
+GROWTH = COUNT.partition("print")[0] + "from collagan_dist.sweep.growth import read_growth; print(read_growth(ray))"
+LEAVES_OUT = (
+    COUNT.partition("print")[0]
+    + """
+from collagan_dist.sweep.nodes import living_nodes
+from collagan_dist.sweep.resources import TrialResources
+
+left_out = []
+for _ in range(3):
+    placed = TrialResources(cpus=2, gpus=0).placement(left_out).to_placement_group()
+    ray.get(placed.ready(), timeout=60)
+    ray.util.remove_placement_group(placed)
+    left_out = [node.id for node in living_nodes(ray) if not node.is_head]
+    print(len(left_out))
+"""
+)
 HEAD, WORKER = {"CPU": 2.0, "node:__internal_head__": 1.0}, {"CPU": 2.0}
 
 
@@ -89,6 +107,26 @@ def test_a_node_is_left_out_while_others_have_room(nodes, grows, is_left_out, sl
     assert (list(room.left_out), room.slots) == (["a"] * is_left_out, slots)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "grows", "said"),
+    [
+        (1, growth(4), "the cluster starts nodes (`ray status`"),
+        (4, growth(4), "others use what the cluster has"),
+        (1, Growth((NodeType("w", None, 4),), 4), "the cluster has to start nodes, if it has a type that is large"),
+        (1, Growth((*growth(1).types, NodeType("small", {"CPU": 1.0}, 9)), 9), "others use what the cluster has"),
+        (1, None, "others use what the cluster has"),
+    ],
+)
+def test_why_segments_wait(nodes, grows, said):
+    """Of the types that hold a worker; said once some have waited for a while."""
+    room = Room(cluster(**{str(number): WORKER for number in range(nodes)}), TrialResources(cpus=2, gpus=0), grows)
+    room.ray.util = SimpleNamespace(placement_group_table=lambda: {"a": {"state": "PENDING"}})
+    room._polled_at -= 100
+    assert room.waiting_reason() is None
+    room._polled_at, room.waits_since = 0, 0
+    assert room.waiting_reason().startswith(said)
+
+
 def test_a_trial_takes_a_gpu_where_a_node_type_has_one():
     """Also where other types hold more trials, and enough of them to reach the cluster's limit."""
     types = NodeType("cpu", {"CPU": 64.0}, 10), NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 10)
@@ -119,14 +157,25 @@ def alive(address: str) -> int:
 
 
 def test_a_cluster_grows_for_trials_and_shrinks(shards, tmp_path):
-    """The head node holds no trial. What a trial takes is known from the node type."""
+    """The head node holds no trial. What a trial takes is known from the node type, also where the cluster is joined by a host's name."""
     with growing_nodes(cpus=2, most=1) as (address, _):
+        by_name = f"{socket.gethostname()}:{address.rpartition(':')[2]}"
+        said = subprocess.check_output([sys.executable, "-c", GROWTH, by_name], text=True, timeout=120)
+        assert "NodeType(name='worker', resources={'CPU': 2.0" in said
         sweep = Sweep(
             tmp_path, shards.folder, LR_SPACE, "--trials", 1, "--ray", address, "--cpus", 2, schedule__steps=4
         )
         sweep.run()
         assert [row["status"] for row in sweep.rows()] == ["done"]
         subprocess.run([sys.executable, "-c", SHRUNK, address], check=True, timeout=120)
+
+
+@pytest.mark.full
+def test_a_cluster_grows_for_trials_that_leave_nodes_out():
+    """Its autoscaler knows the label by which they are avoided: of one node, and of two."""
+    with growing_nodes(cpus=2, most=3) as (address, _):
+        said = subprocess.check_output([sys.executable, "-c", LEAVES_OUT, address], text=True, timeout=300)
+        assert said.split()[-3:] == ["1", "2", "3"]
 
 
 @pytest.mark.full
@@ -175,9 +224,10 @@ def test_four_trials_at_a_time_grow_a_cluster_and_survive_a_spot_node(shards, tm
 def test_a_node_on_which_trials_are_lost_in_a_row_is_left_out(shards, tmp_path):
     """One of two nodes ends every process that trains there. All trials are done on the other one."""
     with ray_nodes(2) as (address, nodes):
-        sweep = Sweep(tmp_path, shards.folder, LR_SPACE, "--trials", 6, "--ray", address)
+        # Long beside the start of a process: Tune gives what waits for one to the next process that is free.
+        sweep = Sweep(tmp_path, shards.folder, LR_SPACE, "--trials", 6, "--ray", address, schedule__steps=200)
         over = threading.Event()
-        thread = threading.Thread(target=end_what_trains, args=(nodes[1].pid, over))
+        thread = threading.Thread(target=end_what_trains, args=(sweep, nodes[1].pid, over))
         thread.start()
         try:
             said = sweep.run()
@@ -232,10 +282,11 @@ def names(process: int) -> list[bytes]:
     return found
 
 
-def end_what_trains(node: int, over: threading.Event) -> None:
-    """End every process of Tune's below a node, as soon as it is there."""
+def end_what_trains(sweep: Sweep, node: int, over: threading.Event) -> None:
+    """End every process below a node in which a trial trains. (One that is ended before, while Ray makes it, is made again by Ray.)"""
     while not over.wait(0.2):
-        for pid in descendants(node):
-            with suppress(OSError):
-                if b"ray::Implicit" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        family = descendants(node)
+        for world in sweep.out.glob("trials/*/world.json"):
+            with suppress(OSError, ValueError):
+                if (pid := json.loads(world.read_text())["ranks"][0]["pid"]) in family:
                     os.kill(pid, signal.SIGKILL)
