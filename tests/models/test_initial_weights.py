@@ -1,5 +1,6 @@
 """model.init: what two models share computes the same at the start, and a run remembers what it started from."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,16 @@ def test_larger_pictures_take_the_layers_of_the_same_scale(shards, source):
         assert torch.equal(own[f"decoder.{layer + 1}.0.weight"], theirs[f"decoder.{layer}.0.weight"])
     assert torch.equal(own["encoder.3.0.weight"], theirs["encoder.3.0.weight"])
     assert "encoder.5 (" in said and "decoder.0 (" in said and "decoder.3" not in said
+
+
+def test_smaller_pictures_take_the_layers_of_the_same_scale(shards, tmp_path):
+    train(small(shards.folder, data__image_size=64, schedule__steps=1), tmp_path / "large", World())
+    networks, said = started(shards, tmp_path / "large", model={"widths": WIDTHS})
+    own, theirs = networks.generator.state_dict(), read_inference_parameters(tmp_path / "large").generator
+    for layer in (2, 3):
+        assert torch.equal(own[f"decoder.{layer - 1}.0.weight"], theirs[f"decoder.{layer}.0.weight"])
+    # The first one has no skip connection beside it, so another width than the same scale has in the larger network.
+    assert re.findall(r"decoder\.\d", said.partition("these begin anew")[2]) == ["decoder.0"]
 
 
 def test_a_run_remembers_what_it_started_from(shards, source, tmp_path, monkeypatch):

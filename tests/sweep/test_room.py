@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from collagan_dist.audit.audit import AuditRequest, audit
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep.growth import Growth, NodeType
 from collagan_dist.sweep.nodes import MAX_LOSSES
@@ -167,6 +168,11 @@ def test_a_cluster_grows_for_trials_and_shrinks(shards, tmp_path):
         )
         sweep.run()
         assert [row["status"] for row in sweep.rows()] == ["done"]
+        found = audit(sweep.out, AuditRequest(0, stretches=1, evaluations=0, ranks=(1,)))
+        assert [(one.subject, one.verdict) for one in found.findings] == [
+            ("t000: steps 0 to 4", "equal"),
+            ("t000: row of trials.csv", "equal"),
+        ]
         subprocess.run([sys.executable, "-c", SHRUNK, address], check=True, timeout=120)
 
 
