@@ -18,14 +18,14 @@ _COUNTS = "num_batches_tracked"
 _STEP = "/step"
 _STATISTICS = ("running_mean", "running_var", _COUNTS)
 # A group of tensors may be so many times as far from the recorded ones as the farthest twin is from the training here, or be this share of
-# the way that it went: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, which no twin need have met.
+# their change in the stretch: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, in the run and in no twin.
 _FACTOR, _LEAST_SHARE = 5.0, 0.05
-# Adam moves all weights about equally far in a step, so no single one can differ by much more than two opposite ways. Moments are of gradients,
-# whose sizes jump.
-_WAYS, _MOMENT_WAYS = 2.0, 10.0
-# A bound of the whole way would let everything pass. What is within the least share is confirmed without it.
+# Adam moves all weights about equally far in a step, so no single one can differ by much more than twice the largest change.
+# Moments are of gradients, whose sizes jump.
+_ELEMENT_FACTOR, _MOMENT_FACTOR = 2.0, 10.0
+# A bound of the whole change would let everything pass. What is within the least share is confirmed without it.
 _LARGEST_BOUND = 1.0
-_TINY = 1e-300  # in place of a way of 0
+_TINY = 1e-300  # in place of a change of 0
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Neighbours:
 class Distance:
     """How far the computed tensors are from the recorded ones, and how far they may be.
 
-    Both are shares of the way that the weights went in the stretch, of the network for which the first is the largest
-    part of the second. `beyond` names what is too far. `tells` is false where only a bound as large as the way lets them pass.
+    Both are shares of the change of the weights in the stretch, of the network for which the first is the largest
+    part of the second. `beyond` names what is too far. `tells` is false where only a bound as large as the change lets them pass.
     """
 
     share: float
@@ -74,17 +74,17 @@ def within(recorded: Tensors, found: Tensors, neighbours: Neighbours, statistics
     tells = True
     for file, kind, names in [] if beyond else _groups(recorded, statistics):
         group = _Group(file, names, recorded, found, neighbours)
-        distance, way, *noises = map(_length, (group.distances, group.ways, *group.noises))
+        distance, change, *noises = map(_length, (group.distances, group.changes, *group.noises))
         noise = max(noises)
-        bound = max(_FACTOR * noise, _LEAST_SHARE * way)
-        beyond += group.single(_WAYS if file != OPTIMIZER_FILE else _MOMENT_WAYS)
+        bound = max(_FACTOR * noise, _LEAST_SHARE * change)
+        beyond += group.single(_ELEMENT_FACTOR if file != OPTIMIZER_FILE else _MOMENT_FACTOR)
         if not distance <= bound:
             beyond.append(
-                f"{file}.safetensors: {kind} as a whole, {distance / max(way, _TINY):.2g} of the way, at most {bound / max(way, _TINY):.2g}"
+                f"{file}.safetensors: {kind} as a whole, {distance / max(change, _TINY):.2g} of the change, at most {bound / max(change, _TINY):.2g}"
             )
-        if kind == "weights" and way > 0:
-            tells &= distance <= _LEAST_SHARE * way or _FACTOR * noise < _LARGEST_BOUND * way
-            shares.append((distance / way, bound / way))
+        if kind == "weights" and change > 0:
+            tells &= distance <= _LEAST_SHARE * change or _FACTOR * noise < _LARGEST_BOUND * change
+            shares.append((distance / change, bound / change))
     share, bound = max(shares, key=lambda one: one[0] / one[1], default=(0.0, 0.0))
     return Distance(share, bound, tuple(beyond), tells)
 
@@ -109,17 +109,17 @@ class _Group:
         return [[_difference(self.neighbours.plain, twin, self.file, name) for name in self.names] for twin in twins]
 
     @property
-    def ways(self) -> list[torch.Tensor]:
+    def changes(self) -> list[torch.Tensor]:
         """Where the training went in the stretch, by what was computed here: what was recorded may be forged."""
         return [_difference(self.neighbours.plain, self.neighbours.first, self.file, name) for name in self.names]
 
-    def single(self, ways: float) -> Iterator[str]:
+    def single(self, factor: float) -> Iterator[str]:
         """Yield the tensors that have an element too far by itself: one changed weight would vanish in the sum."""
-        for name, distance, way, *noises in zip(
-            self.names, *map(_largest, (self.distances, self.ways, *self.noises)), strict=True
+        for name, distance, change, *noises in zip(
+            self.names, *map(_largest, (self.distances, self.changes, *self.noises)), strict=True
         ):
-            if not distance <= max(_FACTOR * max(noises), ways * way):
-                yield f"{self.file}.safetensors: {name}, {distance:.2g} in one element, where the largest way is {way:.2g}"
+            if not distance <= max(_FACTOR * max(noises), factor * change):
+                yield f"{self.file}.safetensors: {name}, {distance:.2g} in one element, where the largest change is {change:.2g}"
 
 
 def _groups(recorded: Tensors, statistics: bool) -> Iterator[tuple[str, str, list[str]]]:

@@ -132,9 +132,7 @@ def _remarks(one: AuditFinding) -> list[str]:
     """Return sentences on a finding, the most telling first."""
     texts = [f"differs: {text}" for text in one.wrong]
     if one.bound is not None and one.verdict in ("within", "undecided"):
-        texts.append(
-            f"{one.share:.2g} of the way that the weights went, at most {one.bound:.2g} is explained by roundings"
-        )
+        texts.append(f"{one.share:.2g} of the change of the weights, at most {one.bound:.2g} is explained by roundings")
     if one.verdict == "undecided":
         texts.append("roundings alone move the weights that far, so this says nothing; a shorter stretch would")
     if one.reasons and one.verdict != "equal":

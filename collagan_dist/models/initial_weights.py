@@ -75,7 +75,7 @@ class InitialWeights:
 
 def _count(taken: tuple[_Taken, ...], total: int) -> str:
     """Return how many tensors are taken, and of which modules."""
-    modules = Counter(one.name.split(".")[0] for one in taken)
+    modules = Counter(one.name.removeprefix("of.").split(".")[0] for one in taken)  # discriminators by their tasks
     named = ", ".join(f"{module} {count}" for module, count in modules.items())
     return f"{len(taken)} of {total} tensors{f' ({named})' * bool(named)}"
 

@@ -39,7 +39,7 @@ def test_one_element_is_found():
     recorded = tensors(1.0)
     recorded["generator"]["layer.weight"][7] += 2.5
     found = within(recorded, tensors(1.0), neighbours(0.1), True)
-    assert found.beyond == ("generator.safetensors: layer.weight, 2.5 in one element, where the largest way is 1",)
+    assert found.beyond == ("generator.safetensors: layer.weight, 2.5 in one element, where the largest change is 1",)
 
 
 def test_statistics_and_counts():
