@@ -186,11 +186,11 @@ def _check(job: subprocess.Popen[bytes]) -> None:
 
 
 def _cause(what: str, job: subprocess.Popen[bytes], run: Path, draw: random.Random) -> None:
-    rank = draw.choice(_ranks(run))
+    rank = draw.choice(rank_pids(run))
     if what == "job":
         with suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
-        for pid in _ranks(run):
+        for pid in rank_pids(run):
             _send(pid, signal.SIGKILL)
         job.wait()
     elif what == "preemption":
@@ -222,7 +222,7 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _ranks(run: Path) -> list[int]:
+def rank_pids(run: Path) -> list[int]:
     return [rank["pid"] for rank in json.loads((run / "world.json").read_text())["ranks"]]
 
 

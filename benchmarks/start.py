@@ -9,7 +9,6 @@ checkpoint, so without the steps that are lost, which depend on `checkpoint.ever
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import statistics
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks import drawn_shards, save
-from benchmarks.chaos import generation, newest_step, resumed
+from benchmarks.chaos import generation, newest_step, rank_pids, resumed
 
 STARTS = 5
 KILLS = 10
@@ -87,8 +86,7 @@ def restart_seconds(shards: Path, run: Path) -> list[float]:
             while newest_step(run) < begun + STEPS_BETWEEN:
                 time.sleep(_POLL)
             start, before = time.perf_counter(), generation(run)
-            ranks = json.loads((run / "world.json").read_text())["ranks"]
-            os.kill(ranks[len(found) % 2]["pid"], signal.SIGKILL)
+            os.kill(rank_pids(run)[len(found) % 2], signal.SIGKILL)
             while (step := resumed(run, before)) < 0 or newest_step(run) <= step:
                 time.sleep(_POLL)
             found.append(time.perf_counter() - start)

@@ -22,7 +22,7 @@ from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.preflight import preflight
 from collagan_dist.errors import DataError
-from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks import build_tasks, needed_annotations
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import CLASSES, Batch, World
 
@@ -59,14 +59,15 @@ class Setup:
         """Return the view of samples in training, or in evaluation (at evaluate.size, augmented if evaluate.augment)."""
         config = self.config
         size = config.data.image_size
+        labels, points = needed_annotations(self.tasks.values())
         return View(
             image_size=size if training else config.evaluate.size or size,
             hole=hole or config.hole.kind,
             seed=config.seed if training else TEST_SEED,
             augment=config.data.augment if training else _augment_at_test(config),
             training=training,
-            points=any(task.needs_points for task in self.tasks.values()),
-            labels=any(task.needs_labels for task in self.tasks.values()),
+            points=points,
+            labels=labels,
             fill=config.hole.fill,
             positions=config.evaluate.positions,
             fixed=config.evaluate.fixed,

@@ -110,7 +110,7 @@ class _Group:
 
     @property
     def changes(self) -> list[torch.Tensor]:
-        """Where the training went in the stretch, by what was computed here: what was recorded may be forged."""
+        """The change of each tensor in the stretch, by what was computed here: what was recorded may be forged."""
         return [_difference(self.neighbours.plain, self.neighbours.first, self.file, name) for name in self.names]
 
     def single(self, factor: float) -> Iterator[str]:

@@ -213,12 +213,11 @@ def _check_annotations(config: Config, manifest: Manifest) -> None:
     from collagan_dist.data.loading.loader import check_annotations
     from collagan_dist.data.shards.remote import RemoteFolder
     from collagan_dist.data.shards.shard_reader import SplitReader
-    from collagan_dist.tasks import build_tasks
+    from collagan_dist.tasks import build_tasks, needed_annotations
 
     if not isinstance(manifest.tars, RemoteFolder):
-        tasks = build_tasks(config).values()
-        labels, points = any(task.needs_labels for task in tasks), any(task.needs_points for task in tasks)
-        check_annotations(SplitReader(manifest, config.data.split), labels, points)
+        needed = needed_annotations(build_tasks(config).values())
+        check_annotations(SplitReader(manifest, config.data.split), *needed)
 
 
 def _changes(source: str, config: Config) -> list[str]:

@@ -138,7 +138,9 @@ class TuneAdapter:
         waiting = {self._numbers[trial.trial_id]: trial for trial in ours if trial.status == "PENDING"}
         if not waiting:
             self.room.waits_since = time.monotonic()
-        for number in self._call(self.source.set_waiting, waiting.keys(), self._call(self.room.waiting_reason)) or ():
+        # Not asked while all that was handed out runs: this is called at every event of Tune's.
+        reason = self._call(self.room.waiting_reason) if waiting or not running else None
+        for number in self._call(self.source.set_waiting, waiting.keys(), reason) or ():
             # An autoscaler starts machines for what waits.
             self.stop_trial(waiting[number])
             self.ended(waiting[number].trial_id, {"interrupted": True})

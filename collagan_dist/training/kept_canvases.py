@@ -14,6 +14,7 @@ from collagan_dist.data.loading.canvas_store import CanvasStore, needed_bytes
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError, mark_on_all_ranks
 from collagan_dist.setup import Setup
+from collagan_dist.tasks import needed_annotations
 from collagan_dist.units import format_bytes
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -24,7 +25,7 @@ def open_canvas_store(setup: Setup, canvas: int) -> CanvasStore:
     """Return the store of data.keep for the training split. Collective; raises ConfigError, on all ranks, where it does not fit."""
     config, world = setup.config, setup.world
     samples = setup.manifest.samples(config.data.split)
-    labels = any(task.needs_labels for task in setup.tasks.values())
+    labels, _ = needed_annotations(setup.tasks.values())
     needed = needed_bytes(samples, canvas, labels)
     shared = config.data.keep == "host" and world.local_size > 1
     where, free = _free_memory(setup, shared)
