@@ -1,6 +1,8 @@
 # make demo   from nothing to a trained, evaluated, pictured model     make test   the tests
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev
 # Ranks of the demo: all GPUs of this machine (as many as share its batch of 32), or two processes on the CPU.
 RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); print(max((r for r in (1, 2, 4, 8, 16) if r <= n), default=2))")
 # bf16 but on processors that lack it: there it takes five times as long.
@@ -11,13 +13,13 @@ TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-po
 
 PYTHONS ?= $(PYTHON)
 
-.PHONY: setup demo test test-full test-versions check bench gpu reference docs pictures model clean-demo
+.PHONY: setup demo test test-full test-dashboard test-versions check bench gpu reference docs pictures model clean-demo
 
-setup: .venv/ready
+setup: $(VENV)/ready
 
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 # Both continue: what is there already is not made again.
@@ -47,8 +49,13 @@ clean-demo:
 test: setup
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test-full: setup
+test-full: setup test-dashboard
 	COLLAGAN_FULL=1 $(BIN)/python -m pytest
+
+# An environment of their own: where the dashboard is installed, Ray starts its agent on every node, which makes all other tests of Ray slower.
+test-dashboard:
+	$(MAKE) setup VENV=.venv-dashboard EXTRAS=dev,dashboard
+	COLLAGAN_REQUIRE=dashboard .venv-dashboard/bin/python -m pytest -m dashboard
 
 # Environments of the oldest and the newest admitted versions, an hour or more for each Python.
 test-versions:
