@@ -41,6 +41,7 @@ _ACCESS = {
 
 _RETRY_SECONDS = (0.5, 2.0)  # before the second and the third try
 _CONNECT_SECONDS, _READ_SECONDS = 15, 60  # without a connection, without a byte
+_GONE = (404, 410)
 _PERMANENT = (400, 401, 403, 404, 405, 410)  # HTTP answers that another try does not change
 # What drivers raise where they find no credentials. Names, so that no driver is imported.
 _NO_CREDENTIALS = (
@@ -257,10 +258,13 @@ class Place:
         """Return the size of a file, by a request for it alone: None for one that is missing, -1 where the server does not say."""
 
         def attempt() -> int | None:
-            with suppress(FileNotFoundError):
+            try:
                 size: int | None = self._driver().info(self._path(name))["size"]
-                return -1 if size is None else size
-            return None
+            except FileNotFoundError as error:
+                if _reason(error) is error:
+                    return None
+                raise
+            return -1 if size is None else size
 
         return self.retry(name, attempt)
 
@@ -327,7 +331,8 @@ class Place:
                 return attempt()
             except CollaganError:
                 raise
-            except Exception as error:
+            except Exception as raised:
+                error = _reason(raised)
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise  # our own disk is full
                 if pause is None or _is_permanent(error):
@@ -388,6 +393,15 @@ def _status(error: Exception) -> int | None:
     """Return the HTTP status of an answer that a driver made an error of."""
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _reason(error: Exception) -> Exception:
+    """Return what is behind an error: fsspec's driver of the web calls a file missing whenever it cannot ask for its size."""
+    cause = error.__cause__
+    of_web = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp.")
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and of_web and _status(cause) not in _GONE:
+        return cause
+    return error
 
 
 def _kind_of(error: Exception) -> type[DataError]:

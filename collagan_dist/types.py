@@ -63,6 +63,9 @@ LABEL_CHIN: Final = 0.57
 # Of one picture, hole, label map or grid, wherever it comes from: a decompression bomb is refused from its header.
 MAX_PIXELS: Final = 64_000_000
 
+# Processes, or threads of one, on a machine: more are a slip, and a system that has no room for them ends the process, or others.
+MAX_WORKERS: Final = 1024
+
 # The longest file name of a sample in a shard, `KEY.seg.png`, must fit into the 100 bytes of a USTAR header.
 MAX_KEY_BYTES: Final = 92
 

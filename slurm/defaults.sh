@@ -22,7 +22,13 @@ read_words() {
         --out | --run) out=$value ;;
         --space) space=$value ;;
         --root) root=$value ;;
-        --set) [[ $value != data.shards=* ]] || data=${value#*=} ;;
+        --set)
+            case "$value" in
+            data.shards=*) data=${value#*=} ;;
+            root=*) root=${value#*=} ;; # keys of recipes
+            out=*) out=${value#*=} ;;
+            esac
+            ;;
         esac
     done
     why='' note_data=''
@@ -57,8 +63,10 @@ choose_data() {
 
 # names_data FILE: whether a YAML file says where the data set is. (`collagan config` would know, a second later.)
 names_data() {
-    sed -E 's/(^|[[:space:]])#.*//' "$1" 2>/dev/null | grep -oE "\<shards['\"]?[[:space:]]*:[[:space:]]*[^[:space:],}]*" |
-        grep -qvE ':[[:space:]]*(null|Null|NULL|~)$'
+    # A value may stand on the next line: deeper than its key, or anywhere within braces.
+    local join="s/(^|\n)( *)(['\"]?shards['\"]?)[ \t]*:[ \t]*\n\2[ \t]+/\1\2\3: /g; s/([{,][ \t\n]*['\"]?shards['\"]?)[ \t]*:[ \t]*\n[ \t]*/\1: /g"
+    sed -E 's/(^|[[:space:]])#.*//; /^[[:space:]]*$/d' "$1" 2>/dev/null | sed -zE "$join" |
+        grep -oE "\<shards['\"]?[[:space:]]*:[[:space:]]*[^[:space:],}]+" | grep -qvE ':[[:space:]]*(null|Null|NULL|~)$'
 }
 
 # newest_run: print the run in runs/ with the newest checkpoint.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import shell
-from collagan_dist.commands.arguments import add_max_bad, non_negative_int
+from collagan_dist.commands.arguments import add_max_bad, worker_count
 from collagan_dist.types import SPLITS
 from collagan_dist.units import format_things
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="leave out an annotation that is wrong, or that only some samples have",
     )
-    parser.add_argument("--workers", type=non_negative_int, default=0, help="processes; 0: one a core (default)")
+    parser.add_argument("--workers", type=worker_count, default=0, help="processes; 0: one a core (default)")
     add_max_bad(parser)
 
 
@@ -82,10 +82,11 @@ def _splits(manifest: Manifest) -> Iterator[str]:
     for split, shards in manifest.splits.items():
         yield f"{split}: {format_things(manifest.samples(split), 'sample')} in {format_things(len(shards), 'tar')}"
     hashed = "identity, where it has one, else its key" if "hash_of" in manifest.recipe else "key"
+    all_train = "all_train" in manifest.recipe
     how = "names of the tars" if manifest.recipe["split_by"] == "names" else f"a hash of each sample's {hashed}"
-    yield f"splits by {how}"
+    yield f"all are of train: {how} would leave none to train on" if all_train else f"splits by {how}"
     names = {shard.name for shard in manifest}
-    if len(names) == 1 and manifest.recipe["split_by"] == "hash" and (named := splits_named(*names)):
+    if len(names) == 1 and manifest.recipe["split_by"] == "hash" and not all_train and (named := splits_named(*names)):
         yield f"note: it is one tar, so its name does not decide; `--split-by names` takes all of it as {' or '.join(sorted(named))}"
     if missing := [split for split in SPLITS if split not in manifest.splits]:
         by_names = manifest.recipe["split_by"] == "names"

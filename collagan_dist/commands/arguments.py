@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+from collagan_dist.types import MAX_WORKERS
 from collagan_dist.units import parse_duration
 
 
@@ -20,6 +21,13 @@ def non_negative_int(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def worker_count(text: str) -> int:
+    """Return a number of processes or threads of this machine; 0 stands for a default."""
+    if (value := non_negative_int(text)) > MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not below {MAX_WORKERS + 1}, the limit of a machine")
+    return value
 
 
 def port_number(text: str) -> int:

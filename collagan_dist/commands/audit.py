@@ -8,7 +8,7 @@ import logging
 import secrets
 from pathlib import Path
 
-from collagan_dist.commands.arguments import non_negative_int, positive_int
+from collagan_dist.commands.arguments import non_negative_int, positive_int, worker_count
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N[,N...]",
         help="numbers of ranks on this machine (default: the run's own, and once another one)",
     )
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of a rank (default: the run's own)")
+    parser.add_argument("--threads", type=worker_count, metavar="N", help="threads of a rank (default: the run's own)")
     parser.add_argument(
         "--seed", type=non_negative_int, metavar="S", help="of what is chosen (default: a new one, which is printed)"
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from collagan_dist import shell
-from collagan_dist.commands.arguments import fraction, non_negative_int
+from collagan_dist.commands.arguments import fraction, worker_count
 
 HELP = "draw procedural faces with exact landmarks and label maps, in CelebA's layout"
 EXAMPLE = "collagan draw faces --count 2000 --seed 1"
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)"
     )
     parser.add_argument("--coupling", type=fraction, default=1.0, metavar="F", help=coupling_help)
-    parser.add_argument("--workers", type=non_negative_int, default=0, help="processes; 0: one a core (default)")
+    parser.add_argument("--workers", type=worker_count, default=0, help="processes; 0: one a core (default)")
 
 
 def run(args: argparse.Namespace) -> None:

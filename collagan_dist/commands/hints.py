@@ -26,6 +26,10 @@ class HintingParser(argparse.ArgumentParser):
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Return the parsed arguments. Ends with exit code 2 for a word that no option takes, with the nearest option."""
         words = list(sys.argv[1:] if args is None else args)
+        for before, word in zip(["", *words], words, strict=False):
+            if not word or re.fullmatch(r"--[\w-]+=", word):  # as a path it would be the current folder
+                option = word.rstrip("=") or (before if before.startswith("--") else "an argument")
+                self.commands().get(words[0], self).error(f"{option} is empty; is a variable of the shell not set?")
         known, unknown = self.parse_known_args(words, namespace)
         if unknown:
             # The usage of the command, not that of all of them.

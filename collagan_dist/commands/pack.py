@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import shell
-from collagan_dist.commands.arguments import add_max_bad, non_negative_int, part_of
+from collagan_dist.commands.arguments import add_max_bad, part_of, worker_count
 from collagan_dist.units import format_things
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="folder of the shards, instead of the recipe's")
     parser.add_argument(
         "--workers",
-        type=non_negative_int,
+        type=worker_count,
         default=0,
         help="processes; 0: one a core (default). The bytes do not depend on it",
     )

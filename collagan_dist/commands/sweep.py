@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lambda, or a YAML file: metric, search, scheduler, and the values of keys",
     )
     parser.add_argument(
-        "--data", metavar="SHARDS", required=True, help="folder made by `collagan pack` or `collagan adopt`, or its URL"
+        "--data",
+        metavar="SHARDS",
+        help="folder made by `collagan pack` or `collagan adopt`, or its URL (default: data.shards of CONFIG)",
     )
     parser.add_argument(
         "--out",
@@ -143,4 +145,5 @@ def _print_results(options: SweepOptions) -> None:
         if (options.out / name).exists():
             print(options.out / name)
     if (options.out / "best.yaml").exists():
-        print(f"next: {shell.collagan('train', options.out / 'best.yaml', '--data', options.data)}")
+        data = ("--data", options.data) if options.data is not None else ()  # else best.yaml says it
+        print(f"next: {shell.collagan('train', options.out / 'best.yaml', *data)}")

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.config.strict_yaml import Section
-from collagan_dist.types import FACE_SQUARE, POSITIONS, EvaluationHole, HoleKind
+from collagan_dist.types import FACE_SQUARE, MAX_WORKERS, POSITIONS, EvaluationHole, HoleKind
 
 # Types of several keys. pydantic names the bound in its error.
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -21,6 +21,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 # Numbers of weights must stay numbers that torch can count; whether a machine holds them is found when they are built.
 Channels = Annotated[int, Field(ge=1, le=1 << 24)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
+Threads = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
 
 
 def _check_step_or_share(value: object) -> object:
@@ -220,7 +221,7 @@ class Data(Section):
     all ranks of a node), or in that of each rank's device."""
     max_damaged: Annotated[int, Field(ge=0)] = 100
     """Most samples damaged since packing that a run accepts. Each is named and replaced by another sample."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Threads = 0
     """Decoding threads of a rank; 0 divides the machine's cores among its ranks."""
 
 
@@ -293,7 +294,7 @@ class Runtime(Section):
     The graph keeps the memory of a step."""
     channels_last: bool = False
     """Use torch's channels_last memory format for pictures and convolutions; it is faster with bf16."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Threads = 0
     """CPU threads of a rank for the networks; 0 divides the machine's cores among its ranks."""
     timeout: Count = 300
     """Seconds that ranks wait for each other in a step. Then the rank that hangs is named and all stop."""

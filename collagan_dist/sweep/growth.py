@@ -39,7 +39,7 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Growth:
-    """The node types of an autoscaler, and the most nodes beside the head node. No types: an autoscaler that tells none."""
+    """The node types of an autoscaler, and the most nodes beside the head node. No types: an autoscaler that tells none, or none has answered."""
 
     types: tuple[NodeType, ...] = ()
     most: int = _MANY
@@ -88,6 +88,8 @@ def read_growth(ray: Any) -> Growth | None:
         return _growth(types, _MANY)
     try:
         found = _ask_head(ray)
+    except ray.exceptions.GetTimeoutError:
+        return Growth()  # nobody knows whether it grows, so no trial is refused
     except ray.exceptions.RayError:
         return None  # the head node runs no task of ours, so what it knows is out of reach
     if found is None:

@@ -18,7 +18,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import order
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.quick_check import quick_check, shards_of
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runs.disk_need import DiskNeed
 from collagan_dist.runs.feature_weights import weights_hash
@@ -45,11 +45,11 @@ _MIN_POPULATION = 4  # of PBT
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """The options of `collagan sweep`; `time_budget` is in seconds, of each start."""
+    """The options of `collagan sweep`; `time_budget` is in seconds, of each start. `data` is None where the configuration says it."""
 
     config: str
     space: str
-    data: str
+    data: str | None
     out: Path
     trials: int | None = None
     seeds: int = 0
@@ -96,9 +96,10 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     if options.dashboard:
         check_dashboard(options.ray)
     check_own_out(options.out, _is_own, "sweep")
+    base = load_config(options.config, options.model, options.sets, options.data)
+    data = shards_of(base)
     # Absolute, since trials run in other folders, on other nodes.
-    data = options.data if "://" in options.data else str(Path(options.data).absolute())
-    base = load_config(options.config, options.model, options.sets, data)
+    base = load_config(base, shards=data if "://" in data else str(Path(data).absolute()))
     if base.model.name == "sii":
         why = "completes by a search at test time, too slow to evaluate trials with; take another model"
         raise ConfigError(f"{options.config}: SII {why}")
@@ -108,7 +109,7 @@ def prepare(options: SweepOptions) -> PreparedSweep:
             "checkpoint.copy_to: the trials of a sweep are not copied; leave it null, and copy the sweep's folder"
         )
     space = read_space(options.space, base)
-    manifest = _read_manifest(options, base)
+    manifest = _read_manifest(base)
     samples = manifest.samples(base.data.split)
     steps = order.planned_steps(base.schedule, samples)
     total = steps * base.schedule.batch
@@ -160,13 +161,13 @@ def _is_own(out: Path) -> bool:
     return structured.find(out / "sweep.json", _Begun) is not None or any(map(is_run, out.glob("trials/t*")))
 
 
-def _read_manifest(options: SweepOptions, base: Config) -> Manifest:
-    manifest = read_manifest(remote.open_location(options.data, base.data.cache))
+def _read_manifest(base: Config) -> Manifest:
+    manifest = read_manifest(remote.open_location(shards_of(base), base.data.cache))
     quick_check(manifest)
     for split in (base.data.split, base.evaluate.split):
         if split not in manifest.splits or not manifest.samples(split):
             raise DataError(
-                f"{options.data}: needs the split {split!r}, to train on and to compare by; pack it, or set evaluate.split"
+                f"{base.data.shards}: needs the split {split!r}, to train on and to compare by; pack it, or set evaluate.split"
             )
     return manifest
 
@@ -286,7 +287,7 @@ def _describe(prepared: PreparedSweep) -> str:
         f"{Path(prepared.options.config).stem}, {model_label(base.model)}, {size}x{size} pixels: {steps:,} steps of "
         f"{base.schedule.batch}, "
         f"trained on {manifest.samples(base.data.split):,} and compared on {scored:,} samples ({base.evaluate.split}) of "
-        f"{Path(prepared.options.data).name} ({manifest.dataset})"
+        f"{Path(shards_of(base)).name} ({manifest.dataset})"
         f"{f', until a trial reaches {prepared.plan.goal}' if prepared.plan.goal else ''}"
     )
 

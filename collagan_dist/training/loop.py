@@ -30,7 +30,7 @@ from collagan_dist.setup import Setup, build_setup, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.kept_canvases import open_canvas_store
 from collagan_dist.training.logger import TrainingLogger
-from collagan_dist.types import Batch, World
+from collagan_dist.types import MAX_WORKERS, Batch, World
 from collagan_dist.units import format_count
 
 logger = logging.getLogger(__name__)
@@ -137,6 +137,8 @@ class Trainer:
         """Take the number of threads that computed the checkpoint, if the run is to be deterministic."""
         threads = str(progress.machine.get("threads", ""))
         if not self.config.deterministic or not threads.isdigit() or int(threads) == torch.get_num_threads():
+            return
+        if int(threads) > MAX_WORKERS:  # a checkpoint is data; so many would end this process
             return
         if self.setup.world.is_rank0:
             logger.info(

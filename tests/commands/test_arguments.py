@@ -10,6 +10,7 @@ from collagan_dist.commands import arguments
     [
         (arguments.positive_int, {"1": 1, "12": 12}, ["0", "-1", "1.5", "many", ""]),
         (arguments.non_negative_int, {"0": 0, "3": 3}, ["-1", "1.0", "nan"]),
+        (arguments.worker_count, {"0": 0, "1024": 1024}, ["-1", "1025", "x"]),
         (arguments.positive_float, {"0.01": 0.01, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
         (arguments.fraction, {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["-0.1", "1.1", "nan", "x"]),
         (arguments.duration, {"2h": 7200, "1h30m": 5400}, ["2", "0h", "an hour", "-1h"]),

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from collagan_dist.commands.main import COMMANDS, build_parser
@@ -28,6 +30,21 @@ from collagan_dist.commands.main import COMMANDS, build_parser
 def test_what_may_have_been_meant(words, said, collagan):
     result = collagan(*words.split())
     assert result.code == 2 and said in result.err and result.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adopt", ""], "usage: collagan adopt .* an argument is empty; is a variable of the shell not set"),
+        (["train", "demo", "--data", "", "--out", "x"], "--data is empty; is a variable"),
+        (["train", "demo", "--out="], "--out is empty; is a variable"),
+        ([""], "an argument is empty"),
+    ],
+)
+def test_an_empty_word(words, said, collagan):
+    """It would be the current folder."""
+    result = collagan(*words)
+    assert result.code == 2 and re.search(said, result.err, re.DOTALL) and result.out == ""
 
 
 def test_a_word_like_no_command_lists_them(collagan):

@@ -20,6 +20,7 @@ class Server:
         self.forever = False
         self.requests: Counter[str] = Counter()
         self.go_on = threading.Event()
+        self.disturbed = ["GET", "PUT"]  # which requests meet faults
         self.states_lengths = False  # of an answer cut short: stores do, a plain server need not
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -52,7 +53,7 @@ class Server:
 
             def _work(self) -> None:
                 name = unquote(self.path.partition("?")[0]).rpartition("/")[2]
-                fault = server.take(name) if self.command in ("GET", "PUT") else ""
+                fault = server.take(name) if self.command in server.disturbed else ""
                 if self.headers.get("Expect") == "100-continue":
                     self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -57,6 +57,7 @@ def test_the_scripts_know_which_options_have_no_value(command):
         ("--dry-run demo --data d", "demo|d||||"),
         ("--data=d --run r --space s demo", "demo|d|r|s||"),
         ("--set data.shards=d --strict small.yaml", "small.yaml|d||||"),
+        ("celeba --set root=/r --set out=o", "celeba||o||/r|"),
         ("--help", "|||||1"),
         ("--merge --root '/my data'", "||||/my data|"),
         ("--set", "|||||"),
@@ -74,7 +75,11 @@ def test_which_words_are_given(words, said):
         ("{data: {shards: packed/a}}", True),
         ("data:\n  image_size: 64\n  shards: /data/#1\n", True),
         ("data:\n  'shards' :\n    /data\n", True),
+        ("data: {\n  shards:\n  /data}\n", True),
         ("data:\n  shards: null  # packed/a\n", False),
+        ("data:\n  shards:\n  image_size: 64\n", False),
+        ("data:\n  shards:\nseed: 1\n", False),
+        ("{data: {shards: }}", False),
         ("{data: {shards: ~, image_size: 64}}", False),
         ("seed: 1  # shards: packed/a\n# shards: b\n", False),
         ("data: {shards_of_another: b}\n", False),
@@ -282,6 +287,8 @@ def test_evaluate_sweep_and_pack_alone(cluster, packed):
             env={**env, **more},
         )
 
+    (packed / "own.yaml").write_text("{data: {shards: packed/other}}")
+    named = submit("sweep", "own.yaml", "--dry-run", COLLAGAN_DATA="/data/faces")
     none = submit("evaluate")
     assert cluster.wait(none).exit_code == 2 and f"There is no run with a checkpoint in {packed}/runs" in cluster.log(
         none
@@ -302,6 +309,8 @@ def test_evaluate_sweep_and_pack_alone(cluster, packed):
         "sweep stable --trials 2 --dry-run --space lambda --data packed/my faces --out sweeps/stable-lambda --dry-run; "
     )
     assert words in cluster.log(sweep), cluster.log(sweep)
+    assert cluster.wait(named).exit_code == 0
+    assert "\nsweep own.yaml --dry-run --space lambda --out sweeps/own-lambda --dry-run; " in cluster.log(named)
     assert cluster.wait(no_root).exit_code == 2 and f"CelebA is not in {packed}/data/CelebA" in cluster.log(no_root)
     assert cluster.wait(pack).exit_code == 0
     assert "chosen: RECIPE celeba, from /data/Celeb A into packed/celeba; " in cluster.log(pack)

@@ -1,9 +1,13 @@
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import ray
+from ray._private.state import state
 
-from collagan_dist.sweep.growth import Growth, NodeType, parse_growth
+from collagan_dist.sweep import growth as module
+from collagan_dist.sweep.growth import Growth, NodeType, parse_growth, read_growth
 from collagan_dist.sweep.resources import TrialResources
 
 SMALL, LARGE = {"CPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}
@@ -42,6 +46,16 @@ def test_the_node_types_of_a_cluster_configuration():
 )  # fmt: skip
 def test_what_may_be_started(types, settings, expected):
     assert growth(types, **settings) == expected
+
+
+def test_a_head_node_that_does_not_answer_may_grow():
+    """Nothing is refused then. One that runs no task of ours is out of reach, and counts as it is."""
+    for error, found in ((ray.exceptions.GetTimeoutError, Growth()), (ray.exceptions.RayError, None)):
+        with (
+            patch.object(state, "get_cluster_config", return_value=None),
+            patch.object(module, "_ask_head", side_effect=error),
+        ):
+            assert read_growth(ray) == found
 
 
 def test_a_configuration_that_cannot_be_read_is_that_of_an_unknown_autoscaler():

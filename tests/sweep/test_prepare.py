@@ -200,6 +200,17 @@ def test_a_sweep_that_cannot_work_is_refused(shards, out, space, options, messag
         prepared(shards, out, space, **options)
 
 
+def test_the_data_set_that_the_configuration_names(shards, out, monkeypatch):
+    """Trials run in other folders, so its path is absolute. It is the same sweep as with --data."""
+    config, file = write(out.parent / "files", shards.folder, HALVING)
+    monkeypatch.chdir(shards.folder.parent)
+    named = SweepOptions(str(config), str(file), None, out, 6, sets=(f"data.shards={shards.folder.name}",))
+    sweep = prepare(named)
+    assert sweep.base.data.shards == str(shards.folder) and sweep.identity == prepared(shards, out).identity
+    with pytest.raises(ConfigError, match=r"data.shards is not set: give the folder of shards by --data"):
+        prepare(replace(named, sets=("data.shards=null",)))
+
+
 def test_the_folder_of_another_user_is_refused(shards, out):
     options = prepared(shards, out).options
     out.mkdir()

@@ -45,7 +45,9 @@ from collagan_dist.units import format_things
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = ("labels", "landmarks")
-_WORDS = {"labels": "a label map (KEY.seg.png)", "landmarks": "landmarks (in KEY.json)"}
+_WORDS = {"labels": "label map (KEY.seg.png)", "landmarks": "landmarks (in KEY.json)"}
+# Reasons for which a sample is unusable that concern an annotation alone.
+_REASONS = {"labels": re.compile("(the|no) label map"), "landmarks": re.compile("landmark|of its json")}
 _ENTRY_BYTES = 400  # of a tar's samples of one split in manifest.json, without names
 _NUMBER = re.compile(r"\d+")
 Progress = Callable[[int, int], None]
@@ -115,6 +117,7 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
         # Beside its tars, a data set may be moved with them.
         elsewhere = adoption.tars.folder if adoption.tars.folder != out else None
         recipe |= {"samples_per_shard": mean, **({"hash_of": "identity"} if writing.by_identity else {})}
+        recipe |= {"all_train": True} if writing.all_train else {}
         if found is None:
             write_manifest(Manifest(out, ADOPTED, recipe, splits, writing.quarantined, elsewhere=elsewhere))
         shutil.rmtree(out / ".adopting")
@@ -145,7 +148,9 @@ def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | No
     try:
         found = read_manifest(out)
     except DataError as error:
-        raise DataError(f"{error}; if it is of another program, give another folder for ours (--out DIR)") from None
+        raise DataError(
+            f"{error}; remove it, or if it is of another program, give another folder for ours (--out DIR)"
+        ) from None
     if not found.is_adopted:
         raise DataError(
             f"{out}: holds shards that `collagan pack` made; train on them as they are, or give another --out"
@@ -205,23 +210,27 @@ class _Writing:
         self.adoption, self.named, self.read, self.found = adoption, named, read, found
         self.listed = {shard.index_name: shard for shard in found or ()}
         self.counts = sum((Counter(result.counts) for _, result in read), Counter[str]())
+        # A person is in one split. Of a data set that was adopted before this was so, indexes come out as they were.
+        self._hash_identity = found is None or found.recipe.get("hash_of") == "identity"
         digests = array("Q")
-        missing: Counter[tuple[str, ...]] = Counter()
+        missing: Counter[tuple[tuple[str, ...], str]] = Counter()
         for job, result in read:
             for line in read_lines(job, result):
                 digests.append(_digest(line.key))
                 self._count(line)
-                missing[_missing(line, ANNOTATIONS)] += 1
+                missing[_missing(line, ANNOTATIONS), self._split_drawn(line)] += 1
         keys, times = np.unique(np.array(digests), return_counts=True)
         self._repeated = keys[times > 1]
-        # A person is in one split. Of a data set that was adopted before this was so, indexes come out as they were.
-        known = found is None or found.recipe.get("hash_of") == "identity"
-        self.by_identity = named is None and known and self.counts["identity"] > 0
+        self.by_identity = named is None and self._hash_identity and self.counts["identity"] > 0
         # What some samples have, training needs of all.
         self.partial = [name for name in ANNOTATIONS if 0 < self.counts[name] < len(digests)]
-        bad = sum(len(result.quarantine) for _, result in read)
-        self.samples = len(digests) + bad
-        self.quarantined = bad + sum(count for names, count in missing.items() if set(names) & set(self.partial))
+        usable = Counter[str]()
+        for (names, split), count in missing.items():
+            usable[split] += count if not set(names) & set(self.partial) else 0
+        # A hash leaves none to train on where there are few samples or persons. Adopted data sets stay as they are.
+        self.all_train = named is None and (not usable["train"] if found is None else "all_train" in found.recipe)
+        self.samples = len(digests) + sum(len(result.quarantine) for _, result in read)
+        self.quarantined = self.samples - usable.total()
 
     def write_indexes(self) -> dict[str, tuple[Shard, ...]]:
         """Write quarantine.jsonl and the indexes; return the shards of each split. Raises DataError."""
@@ -238,7 +247,9 @@ class _Writing:
         if self.found is not None:
             self._write_quarantine()
         if not splits:
-            raise DataError(f"{self.adoption.tars.folder}: not one usable sample; see {self._bad_list}")
+            # Few enough are allowed, even if they are all.
+            why = self._write_quarantine() or "there are no files KEY.jpg, KEY.jpeg or KEY.png in these tars"
+            raise DataError(f"{self.adoption.tars.folder}: not one usable sample; {why}")
         return splits
 
     def _check_same(self, made: object, listed: object) -> None:
@@ -262,14 +273,17 @@ class _Writing:
                 "right eye; left is left in the picture: exchange the points of left and right, or leave them out (--ignore landmarks)"
             )
 
+    def _split_drawn(self, line: SampleLine) -> str:
+        hashed = line.identity if self._hash_identity and line.identity is not None else line.key
+        return SPLITS[split_by_hash(hashed)]
+
     def _by_split(self, job: TarJob, result: TarResult) -> dict[str, list[bytes]]:
         """Return the lines of the usable samples of a tar by split."""
         found: dict[str, list[bytes]] = {}
         for line in read_lines(job, result):
             if _missing(line, self.partial):
                 continue
-            hashed = line.identity if self.by_identity and line.identity is not None else line.key
-            split = self.named[job.name] if self.named else SPLITS[split_by_hash(hashed)]
+            split = self.named[job.name] if self.named else "train" if self.all_train else self._split_drawn(line)
             # Tars that each count from 0 share keys, and random choices for a sample depend on its key.
             if self._is_repeated(line.key):
                 line = line.model_copy(update={"key": f"{job.stem}/{line.key}"})
@@ -317,12 +331,12 @@ class _Writing:
                 common = _NUMBER.sub("N", reason)
                 reasons[common] += 1
                 first.setdefault(common, f"{tar}: {key}: {reason}")
-        options = " or ".join(f"--ignore {name}" for name in self.partial)
+        if not reasons:
+            return ""
+        common, count = reasons.most_common(1)[0]
+        options = " or ".join(f"--ignore {name}" for name, words in _REASONS.items() if words.search(common))
         mend = f" ({options} adopts all samples without)" if options else ""
-        return "".join(
-            f"{count} like {first[common]}{mend}; all are in {self._bad_list}"
-            for common, count in reasons.most_common(1)
-        )
+        return f"{count} like {first[common]}{mend}; all are in {self._bad_list}"
 
     def _unusable(self) -> Iterator[tuple[str, str, str]]:
         """Yield tar, key and reason of samples that cannot be used, or that lack what others have, by tar and key."""

@@ -44,6 +44,7 @@ PICTURES = ("jpg", "jpeg", "png")
 LABELS, JSON = "seg.png", "json"
 _WANTED = frozenset((*PICTURES, LABELS, JSON))
 _MAX_KEY = 2000  # letters
+_MOST_NAMED = 5  # extensions in a message
 _LOG_SECONDS = 60.0  # between lines in a log
 
 logger = logging.getLogger(__name__)
@@ -63,15 +64,17 @@ class TarJob:
         return self.name[:-4] if self.name.lower().endswith(".tar") else self.name
 
     def plan(self) -> str:
-        """Return a hash of all that the result depends on; of a tar's content its size and, in a folder, its time, as they are now."""
+        """Return a hash of all that the result depends on; of a tar's content its size and, in a folder, its time, as they are now.
+
+        Raises OSError or DataError for a tar that cannot be reached.
+        """
         place = open_location(self.folder)
-        stamp: list[int | None] = []
-        with suppress(OSError, DataError):  # reading it says what is wrong
-            if isinstance(place, RemoteFolder):
-                stamp = [place.size(self.name)]
-            else:
-                status = (place / self.name).stat()
-                stamp = [status.st_size, status.st_mtime_ns]
+        stamp: list[int | None]
+        if isinstance(place, RemoteFolder):
+            stamp = [place.size(self.name)]
+        else:
+            status = (place / self.name).stat()
+            stamp = [status.st_size, status.st_mtime_ns]
         return hashlib.sha256(
             json.dumps([library_versions(), self.folder, self.name, self.ignore, stamp]).encode()
         ).hexdigest()
@@ -103,18 +106,20 @@ class TarResult(structured.Record):
 
 def adopt_tar(job: TarJob) -> TarResult:
     """Read a tar and write its result. A tar that is damaged or cannot be read is a result with a problem, and not written."""
-    place, plan = open_location(job.folder), job.plan()
+    place, plan = open_location(job.folder), ""
     try:
+        plan = job.plan()
         if isinstance(place, RemoteFolder):
             found = place.read_through(job.name, lambda stream: _Reading(job, HashedStream(stream)))
         else:
             with files.open_regular(place / job.name) as stream:
                 found = _Reading(job, HashedStream(stream))
+        is_same = job.plan() == plan
     except (DataError, OSError) as error:
         text = str(error) if isinstance(error, DataError) else f"{place / job.name}: cannot be read ({error.strerror})"
         return TarResult(plan=plan, problem=text)
     # A later start would trust what was found in an older tar.
-    if job.plan() != plan:
+    if not is_same:
         text = f"{place / job.name}: was changed while it was read; run the same command when it no longer changes"
         return TarResult(plan=plan, problem=text)
     return found.write(plan)
@@ -123,11 +128,10 @@ def adopt_tar(job: TarJob) -> TarResult:
 def load_result(job: TarJob) -> TarResult | None:
     """Return the result of a tar that was read before and is unchanged; None if it must be read."""
     result = structured.find(job.result_path(".json"), TarResult)
-    if result is None or result.plan != job.plan():
-        return None
-    with suppress(OSError):
-        if files.sha256(job.result_path(".samples")) == result.samples_sha256:
-            return result
+    with suppress(OSError, DataError):  # reading the tar says what is wrong
+        if result is not None and result.plan == job.plan():
+            same = files.sha256(job.result_path(".samples")) == result.samples_sha256
+            return result if same else None
     return None
 
 
@@ -165,9 +169,10 @@ class _Reading:
         if key in self.lines or key in self.quarantine:
             # webdataset makes a sample of what follows each other.
             self.lines.pop(key, None)
-            self.quarantine[key] = (
-                "its files do not follow each other in the tar, or it is there twice; `tar --sort=name` puts files of one sample together"
-            )
+            mend = "`tar --sort=name` puts files of one sample together"
+            if any(key.endswith("/") for key in self.quarantine):  # d/._000.jpg is file _000.jpg of the sample d/
+                mend = "files ._NAME of macOS lie between them; COPYFILE_DISABLE=1 makes its tar leave these out"
+            self.quarantine[key] = f"its files do not follow each other in the tar, or it is there twice; {mend}"
             return
         try:
             line = _check_sample(key, members, self.job.ignore, self.counts)
@@ -210,9 +215,7 @@ def _check_sample(key: str, members: list[TarMember], ignore: tuple[str, ...], c
         if by_extension.setdefault(member.extension, member) is not member:
             raise ValueError(f"has two files .{member.extension}, which webdataset refuses")
     picture = _picture_of(by_extension)
-    said = read_sample_json(by_extension[JSON].content) if JSON in by_extension else SampleJson()
-    if "landmarks" in ignore:
-        said = said._replace(landmarks=None, square=None)
+    said = read_sample_json(by_extension[JSON].content, ignore) if JSON in by_extension else SampleJson()
     labels = by_extension.get(LABELS) if "labels" not in ignore else None
     return _describe(key, picture, labels, said, counts)
 
@@ -220,7 +223,11 @@ def _check_sample(key: str, members: list[TarMember], ignore: tuple[str, ...], c
 def _picture_of(by_extension: dict[str, TarMember]) -> TarMember:
     pictures = [by_extension[extension] for extension in PICTURES if extension in by_extension]
     if not pictures:
-        raise ValueError(f"has no picture ({', '.join(PICTURES)}), only {', '.join(sorted(by_extension))}")
+        found = ", ".join(sorted(by_extension)[:_MOST_NAMED]) + ", ..." * (len(by_extension) > _MOST_NAMED)
+        dots = "; a key ends at the first dot of a file's name, so that names have no other" * any(
+            extension.endswith(tuple(f".{picture}" for picture in PICTURES)) for extension in by_extension
+        )
+        raise ValueError(f"has no picture ({', '.join(PICTURES)}), only {found}{dots}")
     if len(pictures) > 1:
         raise ValueError(
             f"has several pictures ({', '.join(one.extension for one in pictures)}); a label map is called KEY.{LABELS}"

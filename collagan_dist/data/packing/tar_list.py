@@ -19,8 +19,11 @@ from collagan_dist.types import SPLITS
 
 SplitBy = Literal["auto", "names", "hash"]
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAX_TARS = 1_000_000
+# File systems have names of up to 255 bytes; the longest of ours is .STEM.train.samples.01234567.partial.
+_MAX_STEM_BYTES, _MAX_PART_BYTES = 223, 255
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ def find_tars(words: Sequence[str]) -> TarList:
                 f"{found.place(name)}: has a name that a manifest cannot hold (control characters, a backslash, a dot in front, "
                 "over 950 letters, or no UTF-8); rename it"
             )
+        if not _has_room(name):
+            raise DataError(
+                f"{found.place(name)}: has a name over {_MAX_STEM_BYTES} bytes, too long for the names of its indexes; rename it"
+            )
     # Indexes are called by these.
     stems = {name.lower().removesuffix(".tar"): name for name in found.names}
     if twice := [name for name in found.names if stems[name.lower().removesuffix(".tar")] != name]:
@@ -59,6 +66,12 @@ def find_tars(words: Sequence[str]) -> TarList:
             f"{found.place(twice[0])}: differs from another tar by its suffix or by capitals alone; rename it"
         )
     return found
+
+
+def _has_room(name: str) -> bool:
+    *folders, last = name.encode().split(b"/")
+    stem = last[:-4] if last.lower().endswith(b".tar") else last
+    return len(stem) <= _MAX_STEM_BYTES and all(len(folder) <= _MAX_PART_BYTES for folder in folders)
 
 
 def _is_utf8(name: str) -> bool:
@@ -180,7 +193,8 @@ def splits_of_tars(tars: TarList, split_by: SplitBy) -> dict[str, str] | None:
 
 def splits_named(name: str) -> set[str]:
     """Return the splits that the words of a tar's name and its folders are names of."""
-    words = re.split(r"[^a-z]+", name.lower().removesuffix(".tar"))
+    # myTrain.tar, testset-0.tar; case tells words apart.
+    words = [word.lower().removesuffix("set") for word in _WORD.findall(re.sub(r"(?i)\.tar$", "", name))]
     named = {SPLIT_OF_FOLDER[word] for word in words if word in SPLIT_OF_FOLDER}
     assert named <= set(SPLITS)
     return named

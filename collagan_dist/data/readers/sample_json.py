@@ -24,16 +24,19 @@ class SampleJson(NamedTuple):
     square: list[float] | None = None
 
 
-def read_sample_json(content: bytes) -> SampleJson:
+def read_sample_json(content: bytes, ignore: tuple[str, ...] = ()) -> SampleJson:
     """Return what is used of a sample's json; keys that are not known are left out. Raises ValueError, which says what is wrong.
 
-    `landmarks` or `kps` are five pairs, ten numbers, or a mapping by the names of the points.
+    `landmarks` or `kps` are five pairs, ten numbers, or a mapping by the names of the points. Ignored `landmarks` are not looked at, and
+    neither is the square that was made of them.
     """
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"its json has {len(content)} bytes, more than {MAX_JSON_BYTES}")
     found = structured.parse_json(content, "its json", nan=True)
     if not isinstance(found, dict):
         return SampleJson()
+    if "landmarks" in ignore:
+        found = {key: value for key, value in found.items() if key not in (*_POINTS, "square")}
     name = next((name for name in _POINTS if found.get(name) is not None), None)
     identity, square = found.get("identity"), found.get("square")
     size = found.get("width"), found.get("height")

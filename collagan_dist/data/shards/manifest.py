@@ -196,7 +196,9 @@ def read_manifest(location: str | Path | RemoteFolder, cache: Cache | None = Non
     try:
         found = structured.parse(content, _ManifestFile, str(path), MAX_BYTES)
     except structured.Malformed as error:
-        raise DataError(f"{error}: is not a manifest of this format ({VERSION}); pack the data set again") from None
+        raise DataError(
+            f"{error}: is not a manifest of this format ({VERSION}); pack or adopt the data set again"
+        ) from None
     splits = {name: split.shards for name, split in found.splits.items()}
     identity = hashlib.sha256(content).hexdigest()
     elsewhere = None if found.tars is None else _open_tars(folder, found.tars, cache)

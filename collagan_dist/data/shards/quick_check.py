@@ -17,13 +17,18 @@ MOST_AT_START = 4096
 
 def open_shards(config: Config) -> Manifest:
     """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
+    manifest = read_manifest(open_location(shards_of(config), config.data.cache), config.data.cache)
+    quick_check(manifest, most=MOST_AT_START)
+    return manifest
+
+
+def shards_of(config: Config) -> str:
+    """Return where the data set of a configuration is. Raises ConfigError without one."""
     if config.data.shards is None:
         raise ConfigError(
             "data.shards is not set: give the folder of shards by --data (make one with `collagan pack`, or of tars with `collagan adopt`)"
         )
-    manifest = read_manifest(open_location(config.data.shards, config.data.cache), config.data.cache)
-    quick_check(manifest, most=MOST_AT_START)
-    return manifest
+    return config.data.shards
 
 
 def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True, most: int | None = None) -> None:
@@ -45,7 +50,8 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True,
         *_remote_problems(manifest, ask_each),
     ]
     if problems:
-        raise DataError("\n".join([*problems, how_to_repair(manifest)]))
+        # A tar with samples of several splits is looked at for each of them.
+        raise DataError("\n".join([*dict.fromkeys(problems), how_to_repair(manifest)]))
 
 
 def how_to_repair(manifest: Manifest) -> str:

@@ -34,7 +34,7 @@ from tests.data.packed import overwrite, recipe
 from tests.data.remote_shards import names, remote_manifest
 from tests.data.server import Server, serving
 from tests.data.stores import hub_store
-from tests.data.wds_tars import Samples, by_tar, by_webdataset, quarantine, stored_samples
+from tests.data.wds_tars import Samples, by_tar, by_tarfile, by_webdataset, quarantine, stored_samples
 from tests.models.peers import StopAfter
 from tests.training.small import equal, small, weights
 
@@ -370,6 +370,28 @@ def test_url_of_tars(originals, by_others, cache, tmp_path, monkeypatch):
         assert len(list(cache.glob("*.tar"))) == 4 and not list(tmp_path.glob("out/*.tar"))
 
 
+def test_a_web_server_that_fails_when_it_is_asked_for_sizes(originals, tmp_path):
+    """fsspec calls such a tar missing. It is asked again, and what stays is said."""
+    folder = rewritten(originals, tmp_path / "there", by_webdataset)
+    with serving(folder) as server:
+        server.disturbed = ["HEAD", "GET"]
+        server.faults["train-000000.tar"] = ["503", "503", "503", "503", ""]  # HEAD and GET of two tries
+        url = f"{server.url}/train-000000.tar"
+        assert adopted(url, out=tmp_path / "out").samples("train") == 20
+        server.faults["train-000000.tar"], server.forever = ["503"], True
+        with pytest.raises(DataError, match=f"{url}: cannot be fetched .the server answers 503.*3 times"):
+            adopted(url, out=tmp_path / "again")
+        server.faults["train-000000.tar"] = ["403"]
+        with pytest.raises(DataError, match=f"{url}: access is denied"):
+            adopted(url, out=tmp_path / "again")
+        server.faults.clear()
+        with pytest.raises(DataError, match=r"1.tar: there is no such file there$"):
+            adopted(f"{server.url}/1.tar", out=tmp_path / "again")
+    for ask in (lambda: adopted(url, out=tmp_path / "again"), lambda: verify(tmp_path / "out", deep=True)):
+        with pytest.raises(DataError, match=r"cannot be fetched \(Cannot connect to host 127.0.0.1.*3 times"):
+            ask()
+
+
 def test_tars_in_a_bucket(originals, s3, cache, tmp_path, monkeypatch):
     """All of a folder of it: their names are asked for, and each is read once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -441,11 +463,49 @@ def test_what_is_refused(originals, by_others, tmp_path):
     with pytest.raises(DataError, match=r"train-000000.train.samples: is a file of another program"):
         adopted(tars)
     (tars / "manifest.json").write_text('{"of": "another program"}')
-    with pytest.raises(DataError, match="if it is of another program, give another folder"):
+    with pytest.raises(
+        DataError, match="pack or adopt the data set again; remove it, or if it is of another program, give another"
+    ):
         adopted(tars)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there is no tar"):
         adopted(tmp_path / "empty")
+
+
+def test_tars_without_a_sample(tmp_path):
+    by_tarfile(tmp_path / "train.tar", [("README", b"no sample has such a name")])
+    with pytest.raises(
+        DataError, match=r"not one usable sample; there are no files KEY.jpg, KEY.jpeg or KEY.png in these"
+    ):
+        adopted(tmp_path)
+
+
+def test_exchanged_eyes(originals, tmp_path):
+    """In more than half of the samples; where they are few, heads are upside down."""
+    (samples,) = stored_samples(originals, "valid")
+    for number, folder in ((len(samples) // 2, "few"), (len(samples) // 2 + 1, "many")):
+        crossed = {
+            key: changed(members, landmarks=[points[1], points[0], *points[2:]]) if n < number else members
+            for n, (key, members) in enumerate(samples.items())
+            for points in [json.loads(members["json"])["landmarks"]]
+        }
+        by_webdataset(tmp_path / folder / "train.tar", crossed)
+    assert adopted(tmp_path / "few").samples("train") == len(samples)
+    with pytest.raises(
+        DataError, match=rf"in {number} of {len(samples)} samples the left eye lies right .*--ignore landmarks"
+    ):
+        adopted(tmp_path / "many")
+    assert adopted(tmp_path / "many", ignore=("landmarks",)).samples("train") == len(samples)
+
+
+def test_a_hash_that_would_leave_none_to_train_on(originals, tmp_path):
+    """As of a single person: all are of train. It stays so when indexes are made again."""
+    name = next(name for name in map(str, range(99)) if SPLITS[split_by_hash(name)] == "test")
+    by_webdataset(tmp_path / "person.tar", samples := persons(originals, lambda n: name))
+    manifest, before = adopted(tmp_path), bytes_of(tmp_path)
+    assert list(manifest.splits) == ["train"] and manifest.samples("train") == len(samples)
+    (tmp_path / "person.train.samples").unlink()
+    assert adopted(tmp_path) == manifest and bytes_of(tmp_path) == before
 
 
 def test_more_tars_than_a_manifest_can_list(tmp_path, monkeypatch):

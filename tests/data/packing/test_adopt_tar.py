@@ -12,6 +12,7 @@ from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, adopt_tar, read_lines
 from collagan_dist.data.packing.tar_list import find_tars
 from collagan_dist.data.shards.remote import open_location
+from collagan_dist.errors import DataError
 from tests.data.wds_tars import by_tarfile, member, quarantine
 
 POINTS = [[30, 30], [60, 30], [45, 45], [35, 60], [55, 60]]
@@ -50,6 +51,7 @@ JPG, PNG = picture("JPEG"), picture("PNG")
 # Extension: content of a sample, and the reason for its quarantine (a part of it).
 BAD: dict[str, tuple[list[tuple[str, bytes | tarfile.TarInfo]], str]] = {
     "no picture": ([("txt", b"words"), ("json", annotation())], "has no picture (jpg, jpeg, png), only json, txt"),
+    "dots": ([(f"v1.{n}.jpg", JPG) for n in range(6)], "v1.4.jpg, ...; a key ends at the first dot of a file's name"),
     "a label map alone": ([("seg.png", label_map())], "has no picture"),
     "several pictures": ([("jpg", JPG), ("png", label_map())], "has several pictures (jpg, png); a label map is called KEY.seg.png"),
     "twice": ([("jpg", JPG), ("JPG", JPG)], "has two files .jpg, which webdataset refuses"),
@@ -167,6 +169,15 @@ def test_files_of_a_sample_that_lie_apart(tmp_path):
     assert sorted(reasons) == ["a", "c"] and all("`tar --sort=name`" in reason for reason in reasons.values())
 
 
+def test_files_that_a_tar_of_macos_has_between(tmp_path):
+    names = [f"d/{hidden}{n}.{extension}" for n in range(3) for extension in ("jpg", "json") for hidden in ("._", "")]
+    by_tarfile(tmp_path / "train.tar", [(name, JPG) for name in names])
+    with pytest.raises(
+        DataError, match=r"not one usable sample; 4 like train.tar: d/.*COPYFILE_DISABLE=1 makes its tar"
+    ):
+        adopt(Adoption(find_tars([str(tmp_path)])), workers=1)
+
+
 @pytest.mark.parametrize("ignore", [(), ("landmarks",), ("labels",), ("labels", "landmarks")])
 def test_the_face_square_is_that_of_packing(tmp_path, ignore):
     """From the landmarks, else the label map, else the picture's middle."""
@@ -182,6 +193,16 @@ def test_the_face_square_is_that_of_packing(tmp_path, ignore):
     expected = {(): None, ("labels",): None, ("landmarks",): 1.62 * 50, ("labels", "landmarks"): 90 / 1.3}[ignore]
     assert (line.landmarks is None) == ("landmarks" in ignore) and (line.labels is None) == ("labels" in ignore)
     assert line.square is None if expected is None else abs(line.square[2] - expected) < 1
+
+
+def test_landmarks_of_another_kind_can_be_ignored(tmp_path):
+    """With the square that was made of them. Without a word about them, the error names the way out."""
+    samples = {f"{n}": [("jpg", JPG), ("json", annotation(landmarks=POINTS * 13))] for n in range(20)}
+    in_a_tar(tmp_path / "train.tar", samples)
+    tars = find_tars([str(tmp_path)])
+    with pytest.raises(DataError, match=r"has 65 items.* \(--ignore landmarks adopts all samples without\)"):
+        adopt(Adoption(tars), workers=1)
+    assert adopt(Adoption(tars, ignore=("landmarks",)), workers=1).manifest.samples("train") == 20
 
 
 @pytest.mark.parametrize("landmarks", [None, POINTS])

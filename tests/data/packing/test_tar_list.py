@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from collagan_dist import files
 from collagan_dist.data.packing.tar_list import TarList, expand_braces, find_tars, splits_of_tars
 from collagan_dist.errors import ConfigError, DataError
 
@@ -93,6 +94,20 @@ def test_names_that_no_manifest_holds(tmp_path, name):
         find_tars(tars(tmp_path, name))
 
 
+@pytest.mark.parametrize(("stem", "fits"), [("a" * 223, True), ("a" * 224, False), ("ü" * 112, False)])
+def test_names_with_room_for_those_of_indexes(tmp_path, stem, fits):
+    """The longest is that of a file while it is written."""
+    names = tars(tmp_path, f"{stem}.tar")
+    if fits:
+        files.write_bytes(tmp_path / f"{stem}.train.samples", b"")
+        assert find_tars(names).names == (f"{stem}.tar",)
+    else:
+        with pytest.raises(
+            DataError, match="has a name over 223 bytes, too long for the names of its indexes; rename it"
+        ):
+            find_tars(names)
+
+
 def test_tars_whose_indexes_would_have_one_name(tmp_path):
     with pytest.raises(DataError, match=r"a.(tar|TAR): differs from another tar by its suffix or by capitals alone"):
         find_tars(tars(tmp_path, "a.tar", "a.TAR"))
@@ -104,7 +119,9 @@ def test_tars_whose_indexes_would_have_one_name(tmp_path):
         (["train-000.tar", "val_0.tar", "faces.test.tar"], ["train", "valid", "test"]),
         (["Train/0.tar", "validation/0.tar"], ["train", "valid"]),
         (["celeba-training-0.tar"], ["train"]),
-        (["trains.tar", "0.tar"], None),
+        (["myTrain.tar", "FacesTest1.tar"], ["train", "test"]),
+        (["TRAIN.TAR", "valset-0.tar", "test_set.tar"], ["train", "valid", "test"]),
+        (["trains.tar", "0.tar", "latest.tar"], None),
         (["value.tar"], None),
         (["my-test.tar"], None),  # one tar alone
         (["train-val.tar"], None),
