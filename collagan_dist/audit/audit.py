@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from collagan_dist import files
-from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
+from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files, ranks_of_evaluation
 from collagan_dist.audit.finding import AuditFinding
-from collagan_dist.audit.folder_files import audit_config, audit_headline
+from collagan_dist.audit.folder_files import audit_config, audit_headline, audit_log
+from collagan_dist.audit.ranks import Resources
 from collagan_dist.audit.record import RunRecord, Stretch, configuration
-from collagan_dist.audit.stretches import Resources, audit_stretch
+from collagan_dist.audit.stretches import audit_stretch
 from collagan_dist.audit.table_cells import audit_cells, audit_rows
 from collagan_dist.config.load import config_to_dict, validate_config
 from collagan_dist.data.shards.manifest import Manifest
@@ -115,7 +116,11 @@ class _RunAudit:
         self.stretches, self.notes = _choose(record, request, random)
         every = evaluation_files(record)
         self.evaluations = random.sample(every, min(request.evaluations, len(every)))
-        beside = [audit_config(record), audit_headline(record, every) if request.evaluations else None]
+        beside = [
+            audit_config(record),
+            audit_log(record),
+            audit_headline(record, every) if request.evaluations else None,
+        ]
         self.beside = [found for found in beside if found]
         if request.evaluations and not every:
             self.notes.append("evaluations: the run has none")
@@ -130,9 +135,11 @@ class _RunAudit:
             ranks = _ranks(self.record, self.request, stretch, first=number == 0)
             tell(f"steps {stretch} on {' and '.join(map(str, ranks))} rank(s)")
             yield from audit_stretch(self.record, stretch, Resources(manifest, ranks, self.request.threads, self.work))
-        for path in self.evaluations:
-            tell(f"evaluation {path.stem}")
-            yield audit_evaluation(self.record, path, manifest, self.random, self.work)
+        for number, path in enumerate(self.evaluations):
+            ranks = self.request.ranks or ranks_of_evaluation(path, other=number == 0)
+            tell(f"evaluation {path.stem} on {' and '.join(map(str, ranks))} rank(s)")
+            given = Resources(manifest, ranks, self.request.threads, self.work)
+            yield from audit_evaluation(self.record, path, given, self.random)
 
 
 def _choose(record: RunRecord, request: AuditRequest, random: Random) -> tuple[list[Stretch], list[str]]:

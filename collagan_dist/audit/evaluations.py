@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict
 
-from collagan_dist import structured
+from collagan_dist import __version__, structured
 from collagan_dist.audit.finding import AuditFinding
-from collagan_dist.audit.ranks import NotComparable
+from collagan_dist.audit.ranks import NotComparable, Resources, machine_reasons
 from collagan_dist.audit.record import Removed, RunRecord, configuration
 from collagan_dist.audit.rederive import nudge
-from collagan_dist.config.load import config_to_dict, leaves, validate_config
+from collagan_dist.config.load import config_to_dict, differences, leaves, validate_config
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, DataError
@@ -25,10 +25,13 @@ from collagan_dist.inference.evaluate import Measured, batches_of, measure_batch
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.results import read_evaluation
 from collagan_dist.runs import checkpoint
+from collagan_dist.runs.checkpoint import Unreadable
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.machine import code_commit, machine_state, rank_facts
 from collagan_dist.runs.thinning import is_number
 from collagan_dist.setup import Setup, build_setup
 from collagan_dist.types import EvaluationHole, World
+from collagan_dist.units import format_things
 
 # Of a sample: beyond the largest difference that roundings make in the batch, and this share of a value. Counts of pixels may differ by a few.
 _FACTOR, _LEAST, _LEAST_PIXELS = 30.0, 1e-3, 4
@@ -54,8 +57,15 @@ class _About(structured.Record):
     settings: dict[str, Any]
     # Older ones do not say it: then the run's own.
     precision: Literal["fp32", "bf16", "fp16"] | None = None
-    # Of evaluate.batch_norm=batch alone, where numbers depend on them.
+    # What computed it (runs/machine.py). Older ones have at most the number of ranks.
+    machine: dict[str, Any] = {}
     ranks: structured.Count | None = None
+    version: str | None = None
+
+    @property
+    def recorded_ranks(self) -> int | None:
+        ranks = self.machine.get("ranks", self.ranks)
+        return ranks if type(ranks) is int and ranks > 0 else None
 
 
 def evaluation_files(record: RunRecord) -> list[Path]:
@@ -63,27 +73,41 @@ def evaluation_files(record: RunRecord) -> list[Path]:
     return sorted(record.paths.evaluations.glob("[!.]*.json")) if record.paths.evaluations.is_dir() else []
 
 
-def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: Random, work: Path) -> AuditFinding:
-    """Return what is found of one evaluation: all its metrics, and the rows of one random batch of its samples."""
+def ranks_of_evaluation(path: Path, other: bool) -> tuple[int, ...]:
+    """Return on how many ranks to measure an evaluation again: the recorded number, and with `other` another one."""
+    about = structured.find(path, _About)
+    own = (about and about.recorded_ranks) or 1
+    # By statistics of the batch, the number of ranks decides which samples are one.
+    fixed = about is not None and about.settings.get("batch_norm") == "batch"
+    return (own, 1 if own > 1 else 2) if other and not fixed else (own,)
+
+
+def audit_evaluation(record: RunRecord, path: Path, given: Resources, random: Random) -> Iterator[AuditFinding]:
+    """Yield what is found of one evaluation for each number of ranks: all its metrics, and the rows of one random batch of its samples."""
     finding = AuditFinding(path.stem, "not comparable", "evaluation")
     try:
         about = structured.read(path, _About, DataError, "evaluate again")
         metrics, rows = read_evaluation(path)
-        if about.manifest != manifest.hash:
-            return replace(finding, notes=("it is of another data set; give that by --data",))
-        if problem := _wrong_ids(about, rows["ids"], _count(about, manifest)):
-            return replace(finding, verdict="damaged", wrong=(f"{path.with_suffix('.npz')}: {problem}",))
+        if about.manifest != given.manifest.hash:
+            yield replace(finding, notes=("it is of another data set; give that by --data",))
+            return
+        if problem := _wrong_ids(about, rows["ids"], _count(about, given.manifest)):
+            yield replace(finding, verdict="damaged", wrong=(f"{path.with_suffix('.npz')}: {problem}",))
+            return
     except DataError as error:
-        return replace(finding, verdict="damaged", wrong=(str(error),))
-    try:
-        audit = _EvaluationAudit(record, path, about, manifest, work)
-        return audit.judge(replace(finding, verdict="differs"), metrics, rows, random)
-    except Removed:
-        return replace(finding, notes=(f"its checkpoint, of step {about.step}, is not kept",))
-    except CheckpointError as error:
-        return replace(finding, verdict="damaged", wrong=(str(error),))
-    except (ConfigError, DataError, NotComparable) as error:
-        return replace(finding, notes=(str(error),))
+        yield replace(finding, verdict="damaged", wrong=(str(error),))
+        return
+    audit = _EvaluationAudit(record, path, about, given)
+    for ranks in given.ranks:
+        with_ranks = replace(finding, how=format_things(ranks, "rank"))
+        try:
+            yield audit.judge(with_ranks, ranks, metrics, rows, random)
+        except Removed:
+            yield replace(with_ranks, notes=(f"its checkpoint, of step {about.step}, is not kept",))
+        except (ConfigError, DataError, NotComparable, Unreadable) as error:
+            yield replace(with_ranks, notes=(str(error),))
+        except CheckpointError as error:
+            yield replace(with_ranks, verdict="damaged", wrong=(str(error),))
 
 
 def _count(about: _About, manifest: Manifest) -> int:
@@ -110,37 +134,63 @@ class _EvaluationAudit:
     record: RunRecord
     path: Path
     about: _About
-    manifest: Manifest
-    work: Path
+    given: Resources
 
     def judge(
-        self, finding: AuditFinding, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random
+        self, finding: AuditFinding, ranks: int, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random
     ) -> AuditFinding:
+        """Measure a batch that one of `ranks` ranks has. They exchange nothing but what they measured, so one process is enough."""
         loaded = self.record.load(self.about.step)
         config, notes = self._configuration(configuration(loaded.state, loaded.path))
-        setup = build_setup(config, World(), self.manifest)
-        ranks = self.about.ranks if config.evaluate.batch_norm == "batch" else 1
-        if not ranks:
-            raise NotComparable("batch_norm=batch, and it does not say on how many ranks it was measured")
-        numbers = random.choice(batches_of(_count(self.about, self.manifest), ranks))
+        self._check_batches(config, ranks)
+        setup = build_setup(config, World(), self.given.manifest)
+        finding = replace(finding, notes=tuple(notes), **self._computed_by(setup, ranks))
+        numbers = random.choice(batches_of(_count(self.about, self.given.manifest), ranks))
         measure = partial(measure_batch, setup, about=self.about.model_dump(), numbers=numbers)
-        ids, found = measure(self._predictor(setup, loaded, "as-it-is"))
+        ids, found = measure(self._predictor(setup, loaded, f"as-it-is-{ranks}"))
         if misfits := _misfits(rows, found):
             text = f"{self.path.with_suffix('.npz')}: has no numbers of {', '.join(misfits)}"
             return replace(finding, verdict="damaged", wrong=(text,))
         wrong = self._summary(setup, metrics, rows, found)
         stored = _rows_of(rows, ids, [name for task in found.values() for name in task])
-        compared = f"{len(ids)} of {len(rows['ids'])} samples"
-        finding = replace(
-            finding, compared=compared, notes=tuple(notes), reasons=("an evaluation does not record what computed it",)
-        )
+        finding = replace(finding, verdict="differs", compared=f"{len(ids)} of {len(rows['ids'])} samples")
         if not (unequal := _unequal(ids, stored, found, None)):
             return replace(finding, verdict="differs" if wrong else "equal", wrong=tuple(wrong))
         names = ("generator", "discriminators", "ema")
-        nudged = measure(self._predictor(setup, nudge(loaded, 0, names), "nudged"))[1]
-        unequal = _unequal(ids, stored, found, nudged)
-        wrong += [f"{self.path.with_suffix('.npz')}: {text}" for text in unequal[:_SHOWN]]
+        nudged = measure(self._predictor(setup, nudge(loaded, 0, names), f"nudged-{ranks}"))[1]
+        beyond_roundings = _unequal(ids, stored, found, nudged)
+        if not finding.reasons:
+            size = "larger" if beyond_roundings else "no larger"
+            wrong.append(
+                f"bits differ, although all that is recorded is equal; the difference is {size} than roundings make it"
+            )
+            beyond_roundings = beyond_roundings or unequal
+        wrong += [f"{self.path.with_suffix('.npz')}: {text}" for text in beyond_roundings[:_SHOWN]]
         return replace(finding, verdict="differs" if wrong else "within", wrong=tuple(wrong))
+
+    def _check_batches(self, config: Config, ranks: int) -> None:
+        """Raise NotComparable where so many ranks would have other batches, and the batches decide the numbers."""
+        if config.evaluate.batch_norm != "batch" or ranks == self.about.recorded_ranks:
+            return
+        known = self.about.recorded_ranks
+        on = (
+            f"was measured on {format_things(known, 'rank')}"
+            if known
+            else "does not say on how many ranks it was measured"
+        )
+        raise NotComparable(f"batch_norm=batch, and it {on}: the number of ranks decides which samples are a batch")
+
+    def _computed_by(self, setup: Setup, ranks: int) -> dict[str, Any]:
+        """Return with what this is measured (`how`), and why bits may differ from what was recorded (`reasons`)."""
+        facts = rank_facts(setup.group)
+        here = machine_state([facts], code_commit()) | {"ranks": ranks}
+        threads = facts["threads"]
+        how = f"{format_things(ranks, 'rank')}, {threads} thread{'s' * (threads != 1)}"
+        if not self.about.machine:
+            return {"how": how, "reasons": ("the evaluation does not say what computed it",)}
+        reasons = differences({"version": self.about.version}, {"version": __version__})
+        reasons += machine_reasons(self.about.machine, here, setup.config.runtime.precision)
+        return {"how": how, "reasons": tuple(reasons)}
 
     def _configuration(self, trained: Config) -> tuple[Config, list[str]]:
         """Return the run's configuration with the settings of the evaluation, and notes on what cannot be had."""
@@ -149,12 +199,12 @@ class _EvaluationAudit:
         if settings.pop("features", None):
             notes.append("distances in a network's features")
         tree["evaluate"] |= {"augment": False, **settings, "features": None}
-        tree["data"]["shards"] = str(self.manifest.folder)
+        self.given.set_in(tree, self.about.machine)
         tree["runtime"]["precision"] = self.about.precision or tree["runtime"]["precision"]
         return validate_config(tree, f"{self.path}: settings"), notes
 
     def _predictor(self, setup: Setup, loaded: checkpoint.LoadedCheckpoint, name: str) -> Any:
-        folder = self.work / self.path.stem / name
+        folder = self.given.work / self.path.stem / name
         paths = RunPaths(folder)
         checkpoint.save(paths.checkpoints, self.about.step, loaded.tensors, loaded.state, keep=1)
         return load_predictor(folder, setup.config, setup.engine, setup.tasks)[0]

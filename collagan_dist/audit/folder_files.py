@@ -1,4 +1,4 @@
-"""Audits what a run folder says beside its checkpoints and evaluations, and takes from them: config.yaml and metrics.json."""
+"""Audits what a run folder has beside its checkpoints and evaluations: config.yaml, metrics.json and the lines of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collagan_dist.audit.record import RunRecord, configuration
 from collagan_dist.config.load import config_to_dict, differences, leaves, load_config
 from collagan_dist.errors import CheckpointError, ConfigError, DataError
 from collagan_dist.reproduce.results import read_evaluation
+from collagan_dist.runs.metrics_log import count_damaged
+from collagan_dist.units import format_things
 
 _SHOWN = 3
 # What an evaluation is of; of these its file has the name. The other keys say how far the run was, and how it was measured.
@@ -42,6 +44,17 @@ def audit_config(record: RunRecord) -> AuditFinding | None:
     return None
 
 
+def audit_log(record: RunRecord) -> AuditFinding | None:
+    """Count the lines of metrics.jsonl that are none; None where all are whole, or there is no log."""
+    path = record.paths.metrics_log
+    try:
+        damaged = count_damaged(record.folder)
+    except OSError as error:
+        return AuditFinding(path.name, "not comparable", notes=(f"{path}: cannot be read ({error.strerror})",))
+    said = f"{path}: {format_things(damaged, 'line')} without the JSON of a log"
+    return AuditFinding(path.name, "damaged", wrong=(said,)) if damaged else None
+
+
 def audit_headline(record: RunRecord, evaluations: Sequence[Path]) -> AuditFinding | None:
     """Compare metrics.json with the evaluation that it repeats; None where both are the same, or there is no such file."""
     path = record.paths.headline_metrics
@@ -54,6 +67,8 @@ def audit_headline(record: RunRecord, evaluations: Sequence[Path]) -> AuditFindi
     if not isinstance(headline, dict):
         return AuditFinding(path.name, "damaged", wrong=(f"{path}: is no object",))
     found = [metrics for one in evaluations if (metrics := _metrics(one)) and _is_of(metrics, headline, _SUBJECT)]
+    if not found and not all(map(_metrics, evaluations)):
+        return AuditFinding(path.name, "not comparable", notes=("an evaluation that it may repeat is damaged",))
     if not found:
         return AuditFinding(path.name, "differs", wrong=(f"{path}: repeats no evaluation of the run",))
     metrics = found[0]

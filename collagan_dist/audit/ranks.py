@@ -1,20 +1,53 @@
-"""The configuration with which another number of ranks computes what the run's ranks did, up to the order of sums."""
+"""With what is computed again: the configuration for another number of ranks, up to the order of sums, and why bits may differ."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from collagan_dist.config.load import differences
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import versions
+from collagan_dist.types import MAX_WORKERS
 
 _NEVER = 10**9  # as checkpoint.every: the last step of a stretch is always saved
 
 
 class NotComparable(Exception):
     """What was recorded does not determine what a computation here should give; the text says why."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """With what a run is audited: its data set, numbers of ranks, threads (None: the recorded number), a folder for temporary runs."""
+
+    manifest: Manifest
+    ranks: Sequence[int]
+    threads: int | None
+    work: Path
+
+    def set_in(self, tree: dict[str, Any], machine: Mapping[str, Any]) -> None:
+        """Put the data set and the number of threads into a plain configuration; `machine` is the recorded one."""
+        tree["data"]["shards"] = str(self.manifest.folder)
+        threads = str(self.threads or machine.get("threads", ""))
+        if threads.isdigit() and int(threads) <= MAX_WORKERS:
+            tree["runtime"]["threads"] = int(threads)
+
+
+def machine_reasons(then: Mapping[str, Any], here: Mapping[str, Any], precision: str) -> Iterator[str]:
+    """Yield why bits need not be equal: the machine here is not the recorded one, or gives no promise."""
+    yield from differences(dict(then), {key: value for key, value in here.items() if key in then})
+    # Older versions did not record all of it.
+    yield from (f"{key}: not recorded" for key in here if then and key not in then)
+    if precision != "fp32":
+        yield f"precision: {precision}"
+    if torch.cuda.is_available():
+        yield "a GPU computes"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collagan_dist.config.load import differences, validate_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs import checkpoint, contents
-from collagan_dist.runs.checkpoint import LoadedCheckpoint
+from collagan_dist.runs.checkpoint import LoadedCheckpoint, Unreadable
 from collagan_dist.runs.checkpoint_state import parse_state, read_state
 from collagan_dist.runs.layout import DataRecord, RunPaths
 from collagan_dist.runs.metrics_log import read_rows
@@ -102,7 +102,8 @@ class RunRecord:
     def load(self, step: int) -> LoadedCheckpoint:
         """Return a checkpoint whose every byte was checked, and that its numbers are finite; its state in the present format.
 
-        Raises Removed where the run has pruned it, CheckpointError that names the file where it is damaged.
+        Raises Removed where the run has pruned it, Unreadable where this user may not read it, CheckpointError that names the file where
+        it is damaged.
         """
         path = self.paths.checkpoint(step)
         try:
@@ -111,6 +112,8 @@ class RunRecord:
             contents.check_files(found.tensors, state)
             for file, tensors in found.tensors.items():
                 contents.check_values(f"{file}.safetensors", tensors)
+        except Unreadable:
+            raise
         except CheckpointError as error:
             if not path.exists():
                 raise Removed(f"{path}: was removed by the run meanwhile (checkpoint.keep)") from None

@@ -73,7 +73,10 @@ class Rederivation:
         config = validate_config(tree, "the audit's configuration")
         setup = build_setup(config, World(), open_shards(config))
         networks = build_networks(config, setup.engine, setup.tasks)
-        initialize(setup, networks, read_initial_weights(config, networks) if config.model.init is not None else None)
+        initial = None
+        if config.model.init is not None:
+            initial = read_initial_weights(config, networks.generator, networks.discriminators)
+        initialize(setup, networks, initial)
         tensors = {
             file: {name: tensor.detach().cpu().contiguous() for name, tensor in content.items()}
             for file, content in networks.tensors().items()
@@ -109,7 +112,8 @@ def _train_ranks(ranks: int, work: Path, config: str, stop_at: int) -> None:
     file = work / "config.yaml"
     file.write_text(config)
     arguments = ["train", str(file), "--out", str(work / "run"), "--stop-at", str(stop_at), "--allow-config-change"]
-    ended = run_command([*collagan_command(ranks), *arguments], work / "train.log", False, lambda line: None)
+    command = ["env", f"TMPDIR={work}", *collagan_command(ranks), *arguments]  # torchrun leaves a folder there
+    ended = run_command(command, work / "train.log", False, lambda line: None)
     if ended.code:
         kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, CheckpointError, NumericError)}
         raise kinds.get(ended.error_code, ClusterError)(ended.reason)

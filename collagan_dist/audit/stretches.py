@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from collagan_dist import __version__
 from collagan_dist.audit import compare_tensors
 from collagan_dist.audit.compare_lines import Expected, LineComparison, Noise, compare_lines, noise_of
 from collagan_dist.audit.compare_tensors import Distance, Neighbours
 from collagan_dist.audit.finding import AuditFinding, Verdict
-from collagan_dist.audit.ranks import HowToTrain, NotComparable, how_to_train
+from collagan_dist.audit.ranks import HowToTrain, NotComparable, Resources, how_to_train, machine_reasons
 from collagan_dist.audit.record import LoggedPart, Removed, RunRecord, Stretch, config_differences, configuration
 from collagan_dist.audit.rederive import Rederivation, Rederived
 from collagan_dist.config.load import config_to_dict, differences
 from collagan_dist.data.loading.order import planned_steps
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, NumericError
-from collagan_dist.runs.checkpoint import LoadedCheckpoint
+from collagan_dist.runs.checkpoint import LoadedCheckpoint, Unreadable
 from collagan_dist.runs.checkpoint_state import config_changes
 from collagan_dist.runs.run_folder import run_identity
 from collagan_dist.units import format_things
@@ -37,23 +33,13 @@ _OTHER_PICTURES = (
 _SHOWN = 3  # of tensors and lines that differ
 
 
-@dataclass(frozen=True)
-class Resources:
-    """With what a run is audited: its data set, numbers of ranks, threads (None: the recorded number), a folder for temporary runs."""
-
-    manifest: Manifest
-    ranks: Sequence[int]
-    threads: int | None
-    work: Path
-
-
 def audit_stretch(record: RunRecord, stretch: Stretch, given: Resources) -> Iterator[AuditFinding]:
     """Yield a finding for each number of ranks. Raises DataError for another data set, or one that cannot be read."""
     subject = f"steps {stretch}"
     try:
         last = record.load(stretch.end)
         first = record.load(stretch.start) if stretch.start else None
-    except Removed as error:
+    except (Removed, Unreadable) as error:
         yield AuditFinding(subject, "not comparable", notes=(str(error),))
         return
     except CheckpointError as error:
@@ -174,10 +160,7 @@ class _StretchAudit:
     def _configuration(self) -> dict[str, Any]:
         """Return the configuration of the stretch as plain data, with the data set and threads here."""
         tree = config_to_dict(configuration(self.last.state, self.last.path))
-        tree["data"]["shards"] = str(self.given.manifest.folder)
-        threads = str(self.given.threads or self.machine.get("threads", ""))
-        if threads.isdigit():
-            tree["runtime"]["threads"] = int(threads)
+        self.given.set_in(tree, self.machine)
         # It may take as long as the stretch, and the last step is always evaluated here.
         due = self.log.covers(self.stretch) and not self.log.inside(self.stretch) and self._due("eval")
         if not due and not any(row["kind"] == "eval" for row in self.log.rows):
@@ -246,18 +229,10 @@ class _StretchAudit:
         yield from how.changed
         if not self.machine:
             yield "the checkpoint does not say what computed it"
-        here = found.end.state["machine"]
-        known = {key: value for key, value in here.items() if key in self.machine}
-        yield from differences(self.machine, known)
-        # Checkpoints of older versions do not have all of it.
-        yield from (f"{key}: not recorded" for key in here if self.machine and key not in self.machine)
         yield from differences({"version": self.last.state.get("version")}, {"version": __version__})
         for step, row in self.log.inside(self.stretch):
             yield from (f"from step {step} on {line}" for line in row.get("machine", ()))
-        if (precision := how.tree["runtime"]["precision"]) != "fp32":
-            yield f"precision: {precision}"
-        if torch.cuda.is_available():
-            yield "a GPU computes"
+        yield from machine_reasons(self.machine, found.end.state["machine"], how.tree["runtime"]["precision"])
 
 
 def _shown(where: str, texts: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import secrets
+import signal
 from pathlib import Path
 
 from collagan_dist.commands.arguments import non_negative_int, positive_int, worker_count
@@ -78,8 +79,13 @@ def run(args: argparse.Namespace) -> int:
     request = AuditRequest(
         seed, args.stretches, args.evaluations, args.max_steps, args.ranks, args.threads, args.data, args.runs
     )
-    with busy("auditing"):
-        found = audit(args.run, request, lambda text: logger.info(f"auditing {text}"))
+    # As Ctrl-C, so that the temporary folder goes and children end.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with busy("auditing"):
+            found = audit(args.run, request, lambda text: logger.info(f"auditing {text}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if args.out is not None:
         files.write_json(args.out, found.as_dict())
     if args.json:

@@ -125,7 +125,8 @@ def audit_table(audit: Audit) -> None:
             )
     for note in audit.notes:
         screen.print(f"not looked at: {note}", highlight=False, markup=False, soft_wrap=True)
-    screen.print(f"the audit {'found nothing that differs' if audit.verdict == 'passed' else audit.verdict}")
+    said = {"passed": "found nothing that differs", "nothing confirmed": "confirmed nothing"}
+    screen.print(f"the audit {said.get(audit.verdict, audit.verdict)}")
 
 
 def _remarks(one: AuditFinding) -> list[str]:

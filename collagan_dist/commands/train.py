@@ -181,7 +181,13 @@ def _dry_run(args: argparse.Namespace, config: Config, folder: Path, world: Worl
     from collagan_dist.config.effects import warnings_of
     from collagan_dist.config.load import changed_keys, to_yaml
     from collagan_dist.data.shards.quick_check import open_shards
-    from collagan_dist.models.registry import count_parameters, estimate_checkpoint_bytes, state_bytes
+    from collagan_dist.models.initial_weights import read_initial_weights
+    from collagan_dist.models.registry import (
+        count_parameters,
+        estimate_checkpoint_bytes,
+        networks_without_memory,
+        state_bytes,
+    )
     from collagan_dist.runs.disk_need import need_of_run
     from collagan_dist.runs.layout import RunPaths
     from collagan_dist.units import format_bytes, format_count
@@ -189,11 +195,16 @@ def _dry_run(args: argparse.Namespace, config: Config, folder: Path, world: Worl
     manifest = open_shards(config)
     plan, steps = _plan(config, manifest, world, folder)
     _check_annotations(config, manifest)
+    begins_from = None
+    if config.model.init is not None and not RunPaths(folder).newest_step():
+        begins_from = read_initial_weights(config, *networks_without_memory(config))
     print(to_yaml(config), end="")
     for line in _changes(args.config, config):
         print(f"# {line}")
     print(f"# {plan}")
     print(f"# {_expected_time(config, folder, steps)}")
+    if begins_from is not None:
+        print(f"# model.init: {begins_from}")
     parameters = count_parameters(config)
     print(f"# parameters: {', '.join(f'{name} {format_count(count)}' for name, count in parameters.items())}")
     print(

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from collagan_dist import files
+from collagan_dist import __version__, files
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.distributed.group import Group
@@ -26,6 +26,7 @@ from collagan_dist.models.registry import predictor_of
 from collagan_dist.runs.checkpoint import tensor_pieces
 from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.machine import code_commit, machine_state, rank_facts
 from collagan_dist.runs.metrics_log import without_nonfinite
 from collagan_dist.runs.model_folder import InferenceParameters, read_config, read_inference_parameters
 from collagan_dist.setup import Setup, build_setup
@@ -83,7 +84,7 @@ def score(
         holes = request.holes or (own_hole,)
         paths = [target.path(request.split, hole, blend) for hole in holes for blend in request.blends]
         setup.group.on_rank0(partial(target.check, paths))
-        about = _about(config, weights.step, world) | {"manifest": manifest.hash} | target.about()
+        about = _about(config, weights.step, setup.group) | {"manifest": manifest.hash} | target.about()
         results = []
         total = len(holes) * min(manifest.samples(request.split), config.evaluate.samples or sys.maxsize)
         predict = _counted(predictor, total, world.size, progress)
@@ -101,11 +102,13 @@ def score(
         return results
 
 
-def _about(config: Config, step: int, world: World) -> dict[str, Any]:
-    """Return with what an evaluation is computed."""
-    about = {"settings": evaluation_settings(config), "precision": config.runtime.precision, "step": step}
-    # Numbers depend on which samples were in a batch together.
-    return about | ({"ranks": world.size} if config.evaluate.batch_norm == "batch" else {})
+def _about(config: Config, step: int, group: Group) -> dict[str, Any]:
+    """Return with what an evaluation is computed. Collective."""
+    machine = machine_state(group.all_gather(rank_facts(group)), code_commit() if group.world.is_rank0 else None)
+    return {
+        "settings": evaluation_settings(config), "precision": config.runtime.precision, "step": step,
+        "machine": machine, "version": __version__,
+    }  # fmt: skip
 
 
 def _same_weights(run: Path, group: Group) -> InferenceParameters:

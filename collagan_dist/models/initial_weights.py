@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from collagan_dist import files
 from collagan_dist.config.load import model_label
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
@@ -49,7 +49,7 @@ class InitialWeights:
 
     source: Path
     step: int
-    sha256: str  # of the file of the generator
+    sha256: str  # of the other model's networks, discriminators included
     generator: tuple[_Taken, ...]
     discriminators: tuple[_Taken, ...]
     totals: tuple[int, int]  # tensors of the run's generator and discriminators
@@ -80,29 +80,32 @@ def _count(taken: tuple[_Taken, ...], total: int) -> str:
     return f"{len(taken)} of {total} tensors{f' ({named})' * bool(named)}"
 
 
-def read_initial_weights(config: Config, networks: Networks) -> InitialWeights:
-    """Read the model of model.init and find what of it fits `networks`. Raises ConfigError, CheckpointError; nothing is changed."""
+def read_initial_weights(config: Config, generator: nn.Module, discriminators: nn.Module) -> InitialWeights:
+    """Read the model of model.init and find what of it fits these networks, which may be on the device `meta`.
+
+    Raises ConfigError, CheckpointError. Nothing is changed.
+    """
     source = Path(config.model.init or "")
     other = read_config(source)
     weights = read_inference_parameters(source)
-    own = networks.generator.state_dict(), networks.discriminators.state_dict()
+    own = generator.state_dict(), discriminators.state_dict()
     channels = tuple(_shared_channels(config, other))
-    generator = tuple(_fitting(_aligned(weights.generator, own[0]), own[0], channels))
-    discriminators = tuple(_fitting(weights.discriminators or {}, own[1]))
+    of_generator = tuple(_fitting(_aligned(weights.generator, own[0]), own[0], channels))
+    of_discriminators = tuple(_fitting(weights.discriminators or {}, own[1]))
     # Biases and counters of any widths may have one shape; a kernel has it only where the widths are the same.
-    if not any(one.values.ndim > 1 for one in generator):
+    if not any(one.values.ndim > 1 for one in of_generator):
         raise ConfigError(
             f"model.init: no kernel of {source} ({_described(other)}) has the shape of this model's ({_described(config)}); "
             "give a model of these widths, or none"
         )
-    new = [f"{name} of the generator" for name in _new_modules(own[0], generator, config, other)]
-    new += _new_modules(own[1], discriminators, config, other)
+    new = [f"{name} of the generator" for name in _new_modules(own[0], of_generator, config, other)]
+    new += _new_modules(own[1], of_discriminators, config, other)
     return InitialWeights(
         source,
         weights.step,
-        files.sha256(weights.file),
-        generator,
-        discriminators,
+        weights.sha256,
+        of_generator,
+        of_discriminators,
         (len(own[0]), len(own[1])),
         tuple(new),
     )

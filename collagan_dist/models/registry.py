@@ -65,12 +65,12 @@ def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
 
 def estimate_checkpoint_bytes(config: Config) -> int:
     """Return about how large a checkpoint of a run becomes, without memory for its networks."""
-    return checkpoint_bytes(*_networks_without_memory(config), bool(config.optim.ema))
+    return checkpoint_bytes(*networks_without_memory(config), bool(config.optim.ema))
 
 
 def count_parameters(config: Config) -> dict[str, int]:
     """Return the trained parameters by network, without memory for them: the generator, and each discriminator by its name."""
-    generator, discriminators = _networks_without_memory(config)
+    generator, discriminators = networks_without_memory(config)
     # The paper's are one for each task, in a table of their own.
     named = dict(getattr(discriminators, "of", discriminators).named_children())
     several = {f"{name} discriminator": module for name, module in named.items()}
@@ -84,7 +84,8 @@ def state_bytes(config: Config, parameters: dict[str, int]) -> int:
     return 4 * (4 * sum(parameters.values()) + parameters["generator"] * bool(config.optim.ema))
 
 
-def _networks_without_memory(config: Config) -> tuple[nn.Module, nn.Module]:
+def networks_without_memory(config: Config) -> tuple[nn.Module, nn.Module]:
+    """Return generator and discriminators on the device `meta`, which has shapes alone."""
     tasks = build_tasks(config)
     # Without warnings: GFC's parser has weights, for which meta has no place.
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):

@@ -171,6 +171,11 @@ def read_rows(run: Path) -> Iterator[Row]:
             yield row
 
 
+def count_damaged(run: Path) -> int:
+    """Return how many whole lines of a run's log are damaged. Each start removes those that it finds."""
+    return sum(parse_line(line) is None for line in _complete_lines(RunPaths(run).metrics_log))
+
+
 def read_eval_lines(run: Path) -> Iterator[Row]:
     """Yield the eval lines of a run in the order of writing. Damaged lines are skipped."""
     for line in _complete_lines(RunPaths(run).metrics_log):

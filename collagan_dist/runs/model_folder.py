@@ -5,6 +5,8 @@ An exported folder holds one generator and what its use needs, without the run t
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from collagan_dist import shell, structured
+from collagan_dist import files, shell, structured
 from collagan_dist.config.load import load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
@@ -54,15 +56,21 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
         if not item.startswith(_CHANGEABLE):
             raise ConfigError(f"--set {item}: only how a model is evaluated can be changed here: evaluate.*, runtime.*")
     paths = RunPaths(model)
-    if not paths.exists():
-        hint = "give a folder that `collagan train` or `collagan export` wrote"
-        if ":/" in str(model):
-            hint = f"of a URL only evaluate, complete, export and report take the copies of a run; else {hint}"
-        raise ConfigError(f"{model}: is no run folder (no config.yaml); {hint}")
+    _check_folder(paths)
     # data.json has the absolute path; config.yaml has what the user typed, perhaps relative to another folder.
     if not shards and (data := structured.find(paths.data, DataRecord)) is not None:
         shards = data.shards
     return load_config(str(paths.config), sets=sets, shards=shards)
+
+
+def _check_folder(paths: RunPaths) -> None:
+    if paths.exists():
+        return
+    name, hint = str(paths.folder), "give a folder that `collagan train` or `collagan export` wrote"
+    if ":/" in name:
+        name = re.sub(r"^(\w+):/", r"\1://", name)  # a Path of a URL
+        hint = f"of a URL only evaluate, complete, export and report take the copies of a run; else {hint}"
+    raise ConfigError(f"{name}: is no run folder (no config.yaml); {hint}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,14 @@ class InferenceParameters:
     @property
     def discriminators_file(self) -> Path:
         return self.file.with_name(DISCRIMINATORS_FILE)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all that is there: of the generator's file, where there are discriminators of both files' hashes."""
+        hashes = [files.sha256(self.file)]
+        if self.discriminators is None:
+            return hashes[0]
+        return hashlib.sha256("".join([*hashes, files.sha256(self.discriminators_file)]).encode()).hexdigest()
 
     def check_generator(self, network: torch.nn.Module) -> None:
         """Raise CheckpointError unless the tensors are those of `network`, which may be on the device `meta`."""
@@ -109,7 +125,7 @@ def _check(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
 
 
 def read_inference_parameters(model: Path) -> InferenceParameters:
-    """Read the newest networks of a run folder, or those of an exported one. Raises CheckpointError.
+    """Read the newest networks of a run folder, or those of an exported one. Raises ConfigError for another folder, CheckpointError.
 
     Every byte is checked against its sha256.
     """
@@ -118,6 +134,7 @@ def read_inference_parameters(model: Path) -> InferenceParameters:
         return _read_exported(model)
     found = checkpoint.load_latest(RunPaths(model).checkpoints)
     if found is None:
+        _check_folder(RunPaths(model))
         command = shell.collagan("train", RunPaths(model).config, "--out", model)
         raise CheckpointError(f"{model}: holds no checkpoint yet; train it first: {command}")
     state = parse_state(found.path, found.state)

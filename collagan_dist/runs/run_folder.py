@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,14 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from collagan_dist import __version__, files, structured
 from collagan_dist.config.load import config_to_dict, differences, get_nested, identity_keys, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
-from collagan_dist.distributed.versions import decoding_library
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
 from collagan_dist.errors import CheckpointError, ConfigError, mark_on_all_ranks
 from collagan_dist.runs import checkpoint, contents
@@ -34,6 +28,7 @@ from collagan_dist.runs.copies import place_of
 from collagan_dist.runs.disk_need import need_of_run
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, WorldRecord, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
+from collagan_dist.runs.machine import code_commit, machine_state, rank_facts
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
 
@@ -137,13 +132,12 @@ class RunFolder:
 
     def record_start(self, command: str) -> None:
         """Write config.yaml, data.json and world.json. Collective."""
-        ranks = self.group.all_gather(self._rank_facts())
-        # On rank 0 only, which alone writes and speaks.
-        commit = code_commit() if self.group.world.is_rank0 else None
-        self._machine = machine_state(ranks) | ({"commit": commit} if commit else {})
-        self._as_owner(lambda: self._write_start(ranks, command, commit))
+        ranks = self.group.all_gather(rank_facts(self.group))
+        # The commit on rank 0 only, which alone writes and speaks.
+        self._machine = machine_state(ranks, code_commit() if self.group.world.is_rank0 else None)
+        self._as_owner(lambda: self._write_start(ranks, command))
 
-    def _write_start(self, ranks: list[dict[str, Any]], command: str, commit: str | None) -> None:
+    def _write_start(self, ranks: list[dict[str, Any]], command: str) -> None:
         # Marks of the former start: this one will leave its own.
         self.paths.requeue.unlink(missing_ok=True)
         self.paths.failed.unlink(missing_ok=True)
@@ -158,7 +152,7 @@ class RunFolder:
         files.write_json(self.paths.data, data)
         world = {
             "command": command,
-            "commit": commit,
+            "commit": self._machine.get("commit"),
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "generation": self._generation,
             "restarts": restart_counts(),
@@ -166,17 +160,6 @@ class RunFolder:
             "ranks": ranks,
         }
         files.write_json(self.paths.world, world)
-
-    def _rank_facts(self) -> dict[str, Any]:
-        device = self.group.device
-        return {
-            "host": socket.gethostname(), "pid": os.getpid(), "device": str(device),
-            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-            "threads": torch.get_num_threads(), "decoder": f"{decoding_library()} on {device.type}",
-            "launcher": self.group.world.launcher, "python": platform.python_version(), "torch": torch.__version__,
-            "collagan_dist": __version__,
-            **({"memory_bytes": torch.cuda.get_device_properties(device).total_memory} if device.type == "cuda" else {}),
-        }  # fmt: skip
 
     def start_facts(self, progress: Progress) -> dict[str, Any]:
         """Return what the event of a start says beside its name."""
@@ -327,34 +310,6 @@ class RunFolder:
             self.lease.release()
 
 
-def machine_state(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what of the ranks decides the last bits of a training: their number, threads, devices, what decodes pictures, torch's version."""
-    # Sums are split by threads, and kernels are chosen by the kind of processor.
-    keys = ("threads", "name", "torch", "decoder")
-    kinds = {key: ", ".join(sorted({str(rank[key]) for rank in ranks})) for key in keys}
-    return {"ranks": len(ranks), **kinds}
-
-
-def code_commit() -> str | None:
-    """Return the commit of the checkout that this program runs from, with -dirty if files differ from it; None for an installed one."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():
-        return None
-    with suppress(OSError, subprocess.SubprocessError):  # without git, or where git does not trust the checkout's owner
-        asked = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    return None
-
-
-def _processor() -> str:
-    """Return the kind of processor, by Linux's name of it where there is one."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _load_when_visible(path: Path) -> LoadedCheckpoint:
     """Load a checkpoint that another node sees already."""
     deadline = time.monotonic() + _VISIBLE_SECONDS
@@ -369,10 +324,10 @@ def run_identity(config: Config, manifest_hash: str, init: str | None = None) ->
 
     `init` is the latter where it is known; else they are read.
     """
-
     # Paths may change between starts; weights may not.
-    def weights(model: str | None) -> str | None:
-        return files.sha256(read_inference_parameters(Path(model)).file) if model else None
-
-    parser = config.model.gfc.parser if config.model.name == "gfc" else None
-    return identity_keys(config, manifest_hash, weights(parser), init or weights(config.model.init))
+    parser = None
+    if config.model.name == "gfc" and config.model.gfc.parser:  # of which the generator alone is used
+        parser = files.sha256(read_inference_parameters(Path(config.model.gfc.parser)).file)
+    if init is None and config.model.init:
+        init = read_inference_parameters(Path(config.model.init)).sha256
+    return identity_keys(config, manifest_hash, parser, init)

@@ -161,7 +161,7 @@ class Trainer:
             return None
         read: InitialWeights | CollaganError
         try:
-            read = read_initial_weights(self.config, networks)
+            read = read_initial_weights(self.config, networks.generator, networks.discriminators)
             said = f"step {read.step}, sha256 {read.sha256}"
         except CollaganError as error:
             read, said = error, str(error)

@@ -7,8 +7,10 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 
-from collagan_dist.audit.evaluations import audit_evaluation, beyond, evaluation_files
+from collagan_dist.audit.evaluations import audit_evaluation, beyond, evaluation_files, ranks_of_evaluation
+from collagan_dist.audit.ranks import Resources
 from collagan_dist.audit.record import RunRecord
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.inference.evaluate import batches_of
@@ -20,9 +22,11 @@ from tests.audit.test_stretches import contents
 
 @pytest.fixture
 def audited(shards, tmp_path):
-    def audit(run: Path, name: str = "test-O1", manifest=shards):
+    def audit(run: Path, name: str = "test-O1", manifest=shards, ranks: int = 1, threads: int | None = None):
         shutil.rmtree(tmp_path / "work", ignore_errors=True)
-        return audit_evaluation(RunRecord(run), run / f"evaluation/{name}.json", manifest, Random(0), tmp_path / "work")
+        given = Resources(manifest, (ranks,), threads, tmp_path / "work")
+        (found,) = audit_evaluation(RunRecord(run), run / f"evaluation/{name}.json", given, Random(0))
+        return found
 
     return audit
 
@@ -74,7 +78,8 @@ def test_rows_that_the_model_does_not_give_are_named(audited, run):
     edit_rows(run / "evaluation/test-O1.npz", "psnr", better)
     edit(run / "evaluation/test-O1.json", lambda found: found.update(psnr=found["psnr"] + 1.0))
     one = audited(run)
-    assert one.verdict == "differs" and len(one.wrong) == 1 and "test-O1.npz: sample 0: psnr: " in one.wrong[0]
+    assert one.verdict == "differs" and len(one.wrong) == 2 and "test-O1.npz: sample 0: psnr: " in one.wrong[1]
+    assert "the difference is larger than roundings make it" in one.wrong[0]
 
 
 @pytest.mark.parametrize(
@@ -111,9 +116,32 @@ def test_an_evaluation_of_what_does_not_exist_is_damaged(audited, run, change):
 
 
 def test_roundings_of_rows_are_within_bounds(audited, run):
-    edit_rows(run / "evaluation/test-O1.npz", "psnr", lambda values: values * (1 + 1e-7))
+    """Where another machine measured them, which is named; on the recorded one bits are promised."""
+    path = run / "evaluation/test-O1.json"
+    edit_rows(path.with_suffix(".npz"), "psnr", lambda values: values * (1 + 1e-7))
     one = audited(run)
-    assert one.verdict == "within" and one.wrong == ()
+    assert (one.verdict, one.reasons) == ("differs", ())
+    assert "bits differ, although all that is recorded is equal; the difference is no larger than" in one.wrong[0]
+    edit(path, lambda found: found["machine"].update(name="another processor"))
+    one = audited(run)
+    assert (one.verdict, one.wrong) == ("within", ()) and "name: another processor -> " in one.reasons[0]
+    edit(path, lambda found: found.pop("machine"))
+    one = audited(run)
+    assert (one.verdict, one.reasons) == ("within", ("the evaluation does not say what computed it",))
+
+
+def test_an_evaluation_on_other_ranks_and_threads(audited, run):
+    """By default the first is measured on another number of ranks, too; a batch of a rank of 2 has half of the 4 samples."""
+    path = run / "evaluation/test-O1.json"
+    assert ranks_of_evaluation(path, other=True) == (1, 2) and ranks_of_evaluation(path, other=False) == (1,)
+    before, one = torch.get_num_threads(), audited(run, ranks=2, threads=3)
+    torch.set_num_threads(before)
+    assert one.verdict in ("equal", "within") and (one.how, one.compared) == ("2 ranks, 3 threads", "2 of 4 samples")
+    threads = json.loads(path.read_text())["machine"]["threads"]
+    assert one.reasons == ("ranks: 1 -> 2", f"threads: {threads} -> 3")
+    edit_rows(path.with_suffix(".npz"), "psnr", lambda values: values + 1.0)
+    edit(path, lambda found: found.update(psnr=found["psnr"] + 1.0))
+    assert audited(run, ranks=2).verdict == "differs"
 
 
 @pytest.mark.parametrize(("points", "named"), [(1, False), (2, True)])
@@ -123,6 +151,7 @@ def test_one_landmark_of_twenty_may_jump(audited, run, points, named):
         return rows
 
     edit_rows(run / "evaluation/test-block.npz", "landmark_error", jump)
+    edit(run / "evaluation/test-block.json", lambda found: found["machine"].update(name="another processor"))
     found = [text for text in audited(run, "test-block").wrong if "npz: sample 0: landmark_error: " in text]
     assert bool(found) == named
 
@@ -160,10 +189,14 @@ BATCH_NORM = "evaluate.batch_norm=batch"
 
 def test_by_statistics_of_the_batch_the_number_of_ranks_is_needed(audited, run):
     ((metrics, path),) = score(run, World(), ScoreRequest(holes=("O1",)), sets=[BATCH_NORM])
-    assert metrics["ranks"] == 1 and audited(run, path.stem).verdict == "equal"
-    edit(path, lambda found: found.pop("ranks"))
+    assert metrics["machine"]["ranks"] == 1 and audited(run, path.stem).verdict == "equal"
+    assert ranks_of_evaluation(path, other=True) == (1,)
+    assert "was measured on 1 rank: the number of ranks decides" in audited(run, path.stem, ranks=2).notes[0]
+    edit(path, lambda found: found.pop("machine"))
     one = audited(run, path.stem)
     assert one.verdict == "not comparable" and "on how many ranks" in one.notes[0]
+    edit(path, lambda found: found.update(ranks=1))  # as an older version wrote it
+    assert audited(run, path.stem).verdict == "equal"
 
 
 def test_every_rank_measures_its_own_batches():
@@ -176,5 +209,5 @@ def test_by_statistics_of_the_batch_an_evaluation_of_two_ranks_is_equal(audited,
     arguments = ["evaluate", str(run), "--hole", "O1", "--set", BATCH_NORM]
     assert run_command([*collagan_command(2), *arguments], tmp_path / "log", False, lambda line: None).code == 0
     (path,) = run.glob("evaluation/test-O1-settings-*.json")
-    one = audited(run, path.stem)
+    one = audited(run, path.stem, ranks=2)
     assert (one.verdict, one.wrong, one.compared) == ("equal", (), "2 of 4 samples")

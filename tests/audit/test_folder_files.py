@@ -6,7 +6,7 @@ import pytest
 
 from collagan_dist.audit.audit import AuditRequest, audit
 from collagan_dist.audit.evaluations import evaluation_files
-from collagan_dist.audit.folder_files import audit_config, audit_headline
+from collagan_dist.audit.folder_files import audit_config, audit_headline, audit_log
 from collagan_dist.audit.record import RunRecord
 from tests.audit.test_evaluations import edit
 
@@ -49,6 +49,22 @@ def test_a_headline_that_cannot_be_read_is_damage(run):
     for text in ("{", "[]"):
         (run / "metrics.json").write_text(text)
         assert headline(run).verdict == "damaged"
+
+
+def test_a_headline_beside_a_damaged_evaluation_is_not_accused(run):
+    (path,) = (path for path in evaluation_files(RunRecord(run)) if path.stem == "test-block")
+    path.with_suffix(".npz").write_bytes(b"PK")
+    assert headline(run).verdict == "not comparable"
+
+
+def test_a_log_of_other_lines_is_damage(run):
+    """A line that is still being written is none."""
+    log = run / "metrics.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"kind": "tr')
+    assert audit_log(RunRecord(run)) is None
+    log.write_bytes(b"not json\n" + log.read_bytes())
+    one = audit_log(RunRecord(run))
+    assert one.verdict == "damaged" and one.wrong == (f"{log}: 1 line without the JSON of a log",)
 
 
 def test_an_edited_configuration_is_named(run):

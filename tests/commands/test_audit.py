@@ -1,8 +1,13 @@
 import json
+import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 
 from tests.audit.conftest import run, trained  # noqa: F401, fixtures
+from tests.faults.processes import until
 from tests.runs.run_folders import rewrite_state
 
 ONE_RANK = ("--ranks", "1")
@@ -54,3 +59,27 @@ def test_what_cannot_be_audited_is_said(collagan, run, shards, tmp_path, monkeyp
         monkeypatch.setenv(name, value)
     result = collagan("audit", run)
     assert result.code == 2 and "it starts its ranks itself" in result.err
+
+
+def test_an_audit_that_is_ended_leaves_nothing(run, tmp_path):  # noqa: F811
+    """By `kill`, as by Ctrl-C."""
+    words = [
+        sys.executable,
+        "-m",
+        "collagan_dist",
+        "audit",
+        run,
+        "--ranks",
+        "2",
+        "--evaluations",
+        "0",
+        "--max-steps",
+        "9",
+    ]
+    place = tmp_path / "tmp"
+    place.mkdir()
+    child = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(place)}, stderr=subprocess.PIPE, text=True)
+    until(lambda: list(place.glob("collagan-audit-*/**/train.log")), lambda: child.poll() is None)
+    child.send_signal(signal.SIGTERM)
+    assert "interrupted; the same command begins again" in child.communicate(timeout=60)[1] and child.returncode == 75
+    assert not list(place.iterdir())

@@ -1,5 +1,6 @@
 """model.init: what two models share computes the same at the start, and a run remembers what it started from."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,14 +10,16 @@ import torch
 
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.inference.export import export
 from collagan_dist.models.initial_weights import read_initial_weights
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training import loop
-from collagan_dist.training.loop import train
+from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
+from tests.conftest import collagan
 from tests.training.one_rank import setup
 from tests.training.small import equal, small, weights
 
@@ -36,7 +39,7 @@ def started(shards, source: Path, **changes) -> tuple[Networks, str]:
     part = setup(shards, **changes)
     part.config.model.__dict__["init"] = str(source)
     networks = build_networks(part.config, part.engine, part.tasks)
-    initial = read_initial_weights(part.config, networks)
+    initial = read_initial_weights(part.config, networks.generator, networks.discriminators)
     initial.load_into(networks)
     return networks, str(initial)
 
@@ -106,6 +109,29 @@ def test_a_run_remembers_what_it_started_from(shards, source, tmp_path, monkeypa
     assert not equal(weights(tmp_path / "whole", 7), weights(tmp_path / "plain", 7))
     with pytest.raises(CheckpointError, match=r"model\.init: \w{64} -> None"):
         train(small(shards.folder, model={"widths": WIDTHS}), tmp_path / "whole", World())
+
+
+def test_a_model_with_the_same_generator_and_no_discriminators_is_another(shards, source, tmp_path):
+    """As the export of a run: its discriminators begin anew."""
+    export(source, tmp_path / "exported")
+    run, widths = tmp_path / "run", {"widths": WIDTHS}
+    train(small(shards.folder, model=widths | {"init": str(source)}), run, World(), StartOptions(stop_at=2))
+    with pytest.raises(CheckpointError, match=r"model\.init: \w{64} -> \w{64}"):
+        train(small(shards.folder, model=widths | {"init": str(tmp_path / "exported")}), run, World())
+    shutil.copytree(source, tmp_path / "copy")
+    train(small(shards.folder, model=widths | {"init": str(tmp_path / "copy")}), run, World(), StartOptions(stop_at=4))
+
+
+def test_a_dry_run_reads_the_model(shards, source, tmp_path):
+    """slurm/train.sh starts with one."""
+    words = ["--set", "data.image_size=32", "--set", f"model.widths={json.dumps(WIDTHS)}", "--dry-run"]
+    words = ["train", "demo", "--data", str(shards.folder), "--out", str(tmp_path / "run"), *words]
+    done = collagan(*words, "--init", source, check=False)
+    assert done.returncode == 0 and f"# model.init: {source}, step 7: " in done.stdout, done.stderr
+    assert "output channels of landmarks" in done.stdout
+    for wrong in (tmp_path / "nowhere", source / "config.yaml"):
+        done = collagan(*words, "--init", wrong, check=False)
+        assert done.returncode == 2 and f"{wrong}: is no run folder (no config.yaml)" in done.stderr
 
 
 def test_ranks_that_read_other_weights_end(shards, source, tmp_path, monkeypatch):
