@@ -80,10 +80,13 @@ def audit_headline(record: RunRecord, evaluations: Sequence[Path]) -> AuditFindi
 
 
 def _metrics(evaluation: Path) -> dict[str, Any]:
+    """Return an evaluation with all of its keys; {} for a damaged one, which its own audit says."""
     try:
-        return read_evaluation(evaluation)[0]
-    except DataError:
-        return {}  # which its own audit says
+        read_evaluation(evaluation)
+        found = structured.read_json(evaluation)
+    except (DataError, OSError, structured.Malformed):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_of(metrics: dict[str, Any], headline: dict[str, Any], keys: Sequence[str]) -> bool:

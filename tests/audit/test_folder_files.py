@@ -1,6 +1,7 @@
 """config.yaml against the newest checkpoint, metrics.json against its evaluation."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,6 +9,8 @@ from collagan_dist.audit.audit import AuditRequest, audit
 from collagan_dist.audit.evaluations import evaluation_files
 from collagan_dist.audit.folder_files import audit_config, audit_headline, audit_log
 from collagan_dist.audit.record import RunRecord
+from collagan_dist.inference.score import ScoreRequest, score
+from collagan_dist.types import World
 from tests.audit.test_evaluations import edit
 
 
@@ -20,6 +23,15 @@ def test_what_a_run_says_itself_is_equal(run):
     assert audit_config(RunRecord(run)) is None and headline(run) is None
     (run / "metrics.json").unlink()
     assert headline(run) is None
+
+
+def test_baselines_of_a_part_of_the_samples_are_part_of_a_headline(run):
+    score(run, World(), ScoreRequest(), sets=["evaluate.baselines=2"])
+    assert "baselines_subset" in json.loads((run / "evaluation/test-block.json").read_text())
+    shutil.copy(run / "evaluation/test-block.json", run / "metrics.json")
+    assert headline(run) is None
+    edit(run / "metrics.json", lambda found: found["baselines_subset"]["model"].update(psnr=40.0))
+    assert headline(run).wrong[0].startswith(f"{run}/metrics.json: baselines_subset.model.psnr: ")
 
 
 def test_an_edited_headline_is_named(run):
