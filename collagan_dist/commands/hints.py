@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+_LISTS = ("--tables", "--figures")  # which may be empty
 # Commands whose --set changes a key of the configuration.
 _CONFIGURED = ("train", "plan", "evaluate", "reproduce", "sweep")
 
@@ -27,8 +28,9 @@ class HintingParser(argparse.ArgumentParser):
         """Return the parsed arguments. Ends with exit code 2 for a word that no option takes, with the nearest option."""
         words = list(sys.argv[1:] if args is None else args)
         for before, word in zip(["", *words], words, strict=False):
-            if not word or re.fullmatch(r"--[\w-]+=", word):  # as a path it would be the current folder
-                option = word.rstrip("=") or (before if before.startswith("--") else "an argument")
+            option = word.rstrip("=") or (before if before.startswith("--") else "an argument")
+            is_empty = not word or re.fullmatch(r"--[\w-]+=", word)  # as a path it would be the current folder
+            if is_empty and option not in _LISTS:
                 self.commands().get(words[0], self).error(f"{option} is empty; is a variable of the shell not set?")
         known, unknown = self.parse_known_args(words, namespace)
         if unknown:
