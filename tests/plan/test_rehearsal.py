@@ -38,8 +38,12 @@ def test_rank_1023_of_1024(shards, monkeypatch, switches):
 @pytest.mark.parametrize(
     ("changes", "kind", "said"),
     [
-        ({}, ConfigError, "4 samples cannot be shared evenly by 1024 ranks; set it to 2048"),
-        ({"schedule__batch": 2048}, DataError, "samples, one global batch needs 2048"),
+        (
+            {},
+            ConfigError,
+            "4 samples cannot be shared evenly by 1024 ranks; no batch does: 1024 ranks need at least 2048",
+        ),
+        ({"schedule__batch": 2048}, DataError, "samples, one global batch needs 2048; .* start fewer ranks"),
         (
             {"schedule__batch": 2048, "runtime__accumulate": 2},
             ConfigError,

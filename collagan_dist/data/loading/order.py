@@ -136,22 +136,25 @@ def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
     """
     shares = world.size * parts
     who = f"{world.size} ranks" if parts == 1 else f"{world.size} ranks in {parts} parts each (runtime.accumulate)"
+    fewer = "start fewer ranks" if parts == 1 else "start fewer ranks or lower runtime.accumulate"
+    least, most = 2 * shares, samples - samples % shares
+    none = ""
+    if shares > 1 and least > most:
+        none = f"no batch does: {who} need at least {least}, and the split has {samples} samples; {fewer}"
     if batch % shares:
         below = batch - batch % shares
-        near = [n for n in (below, below + shares) if n >= 2 * shares] or [2 * shares]
+        near = dict.fromkeys(min(max(n, least), most) for n in (below, below + shares))
+        mend = none or f"set it to {' or '.join(map(str, near))}"
+        raise ConfigError(f"schedule.batch: {batch} samples cannot be shared evenly by {who}; {mend}")
+    if batch < least:
+        mend = none or f"set schedule.batch to {least} or more, or {fewer}"
         raise ConfigError(
-            f"schedule.batch: {batch} samples cannot be shared evenly by {who}; set it to {' or '.join(map(str, near))}"
-        )
-    if batch // shares < 2:
-        raise ConfigError(
-            f"schedule.batch: {batch} samples on {who} are {batch // shares} at a time, batch normalization needs 2; "
-            f"set schedule.batch to {2 * shares} or more, or start fewer ranks"
+            f"schedule.batch: {batch} samples on {who} are 1 at a time, batch normalization needs 2; {mend}"
         )
     # With less than a batch, one step would show a sample twice.
     if samples < batch:
-        raise DataError(
-            f"the split has {samples} samples, one global batch needs {batch}; set schedule.batch to at most {samples}"
-        )
+        mend = none or f"set schedule.batch to at most {most}"
+        raise DataError(f"the split has {samples} samples, one global batch needs {batch}; {mend}")
 
 
 def rank_samples(samples: int, world: World) -> np.ndarray:

@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -115,5 +116,19 @@ def test_batches_that_ranks_cannot_share_are_refused_with_the_numbers():
         order.check_batch(1000, 64, World(size=3))
     with pytest.raises(ConfigError, match=r"set schedule.batch to 64 or more"):
         order.check_batch(1000, 32, World(size=32))
-    with pytest.raises(DataError, match=r"10 samples, one global batch needs 64"):
+    with pytest.raises(DataError, match=r"10 samples, one global batch needs 64; set schedule.batch to at most 10$"):
         order.check_batch(10, 64, World())
+
+
+@pytest.mark.parametrize("samples", [10, 100, 1000])
+@pytest.mark.parametrize("ranks", [1, 3, 40])
+@pytest.mark.parametrize("batch", [2, 32, 64, 960])
+def test_a_batch_that_an_error_names_is_accepted(samples, ranks, batch):
+    try:
+        order.check_batch(samples, batch, World(size=ranks))
+    except (ConfigError, DataError) as error:
+        advice = str(error).rpartition("; ")[2]
+        named = [int(number) for number in re.findall(r"\d+", advice)]
+        assert named or (advice == "start fewer ranks" and samples < 2 * ranks)
+        for other in named:
+            order.check_batch(samples, other, World(size=ranks))
