@@ -253,6 +253,20 @@ def check_writable(folder: Path, option: str = "--out") -> None:
         tempfile.TemporaryFile(dir=folder).close()  # what permissions say of network storage need not be true
 
 
+def check_file_writable(path: Path, option: str = "--out") -> None:
+    """Make the folder of a file and raise ConfigError where it cannot be written: before the work whose result it is."""
+    check_writable(path.parent, option)
+    try:
+        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+        # Of the length that atomic_write needs.
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial").close()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another {option}") from None
+    if not stat.S_ISREG(mode):
+        kind = describe_file_type(mode)
+        raise ConfigError(f"{path}: is {kind}, which no file replaces; give {option} the name of a file")
+
+
 @contextmanager
 def command_lock(out: Path, command: str) -> Iterator[int]:
     """Hold the lock of a command's output folder. Yield the descriptor of the lock file, which child processes may inherit.

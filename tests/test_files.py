@@ -3,6 +3,7 @@ import hashlib
 import os
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,24 @@ def test_a_file_is_not_asked_for_as_many_bytes_as_its_limit(tmp_path, monkeypatc
     asked, read = [], os.read
     monkeypatch.setattr(os, "read", lambda handle, count: asked.append(count) or read(handle, count))
     assert files.read_regular(tmp_path / "small", 1 << 30) == b"content" and asked == [8, 1]
+
+
+def test_a_file_that_cannot_be_written_is_said_beforehand(tmp_path):
+    """What passes can be written, over a former result too; nothing is left there, and no result is touched."""
+    files.check_file_writable(tmp_path / "new/result")
+    files.write_text(tmp_path / "new/result", "former")
+    files.check_file_writable(tmp_path / "new/result")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "result"]
+    assert (tmp_path / "new/result").read_text() == "former"
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (
+        ("new", "new: is a folder, which no file replaces; give --plot the name of a file"),
+        ("pipe", "pipe: is a FIFO"),
+        ("new/result/x", "result: cannot be used as a folder .*; give another --plot"),
+        ("x" * 245, "x: cannot be written .*; give another --plot"),
+        ("x" * 300, "x: cannot be written .*; give another --plot"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            files.check_file_writable(tmp_path / name, "--plot")
+        with pytest.raises(OSError) if name != "pipe" else nullcontext():
+            files.write_text(tmp_path / name, "text")

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     seed = secrets.randbelow(1 << 31) if args.seed is None else args.seed
     if args.out is not None:
-        files.check_writable(args.out.parent)
+        files.check_file_writable(args.out)
     request = AuditRequest(
         seed, args.stretches, args.evaluations, args.max_steps, args.ranks, args.threads, args.data, args.runs
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import __version__
+from collagan_dist import __version__, files
 from collagan_dist.errors import DataError
 from collagan_dist.report import vega
 from collagan_dist.report.reproduction import is_reproduction, reproduction_content
@@ -30,15 +30,17 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Write one page about the run folders `paths`, or about one sweep or reproduction. Return its path.
 
     Without `out` it is report.html in the run folder, or in the folder that several runs share.
-    Raises DataError for a folder that cannot be shown.
+    Raises DataError for a folder that cannot be shown, ConfigError for a file that cannot be written.
     """
     # Resolved, so that a folder named twice is shown once.
     folders = list(dict.fromkeys(Path(path).resolve() for path in paths))
     if not folders:
         raise DataError("No run folder was named. Name at least one folder that holds a config.yaml.")
-    text = _render(_content(folders))
     target = _target(folders, out)
     check_own_page(target)
+    if out is not None:
+        files.check_file_writable(target)
+    text = _render(_content(folders))
     try:
         _write(target, text)
     except OSError as error:

@@ -36,6 +36,8 @@ def test_a_result_that_cannot_be_written_is_said_before_anything_is_computed(col
     (tmp_path / "file").touch()
     done = collagan("audit", run, "--out", tmp_path / "file/audit.json")
     assert done.code == 2 and "file: cannot be used as a folder" in done.err
+    done = collagan("audit", run, "--out", tmp_path)
+    assert done.code == 2 and "is a folder, which no file replaces; give --out the name of a file" in done.err
 
 
 def test_what_differs_is_exit_5(collagan, run):  # noqa: F811

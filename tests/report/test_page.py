@@ -54,8 +54,12 @@ def test_target(run, tmp_path):
     assert write_report(bare, tmp_path / "new/page.html") == tmp_path / "new/page.html"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written there"):
+    with pytest.raises(ConfigError, match="file: cannot be used as a folder"):
         write_report(bare, tmp_path / "file/page.html")
+    (bare[0] / "report.html").unlink()
+    (bare[0] / "report.html").mkdir()
+    with pytest.raises(DataError, match="cannot be written there"):
+        write_report(bare[:1])
 
 
 def test_only_a_page_of_ours_is_replaced(run, tmp_path):
