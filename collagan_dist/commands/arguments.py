@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from collagan_dist.types import MAX_WORKERS
@@ -41,6 +42,18 @@ def positive_float(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def number_within(least: float, most: float) -> Callable[[str], float]:
+    """Return the type of a number between two bounds: what is computed from it stays finite."""
+
+    def number(text: str) -> float:
+        value = _float(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:,.10g} to {most:,.10g}")
+        return value
+
+    return number
 
 
 def model_folder(text: str) -> Path:

@@ -48,7 +48,7 @@ def _lines(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield (
         "rate",
-        f"{plan['images_per_s']:,.0f} images/s, {plan['images_per_s'] / plan['nodes']:,.0f} a node to be loaded",
+        f"{_images(plan['images_per_s'])} images/s, {_images(plan['images_per_s'] / plan['nodes'])} a node to be loaded",
     )
     yield "efficiency", f"{plan['efficiency']:.1%} of {plan['ranks']} times one GPU with {plan['share']} samples a step"
     yield from _resources(plan)
@@ -110,7 +110,7 @@ def _show_scaling(plan: Mapping[str, Any]) -> None:
 def _rate(row: Mapping[str, Any], key: str, samples: str) -> tuple[str, str, str]:
     if row[key] is None:
         return "–", "no memory" if key in row["no memory"] else "–", "–"
-    return f"{row[key][samples]:,}", f"{row[key]['images_per_s']:,.0f}", f"{row[key]['efficiency']:.0%}"
+    return f"{row[key][samples]:,}", _images(row[key]["images_per_s"]), f"{row[key]['efficiency']:.0%}"
 
 
 def _assumptions(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _assumptions(plan: Mapping[str, Any]) -> Iterator[str]:
     if assumed["contention"] != 1:
         yield f"ranks of one node slow each other down {assumed['contention']:g} times"
     yield from dict.fromkeys(plan["links"])
-    yield f"a node fails every {assumed['node_mtbf'] / 3600:,.0f} h, a restart takes {format_duration(assumed['restart'])}"
+    yield f"a node fails every {assumed['node_mtbf'] / 3600:,.7g} h, a restart takes {format_duration(assumed['restart'])}"
     yield "the loader keeps pace; no evaluation is counted"
 
 
@@ -154,6 +154,10 @@ def _rehearsal_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "memory", ", ".join(f"{format_bytes(size)} of the {where}" for where, size in found["memory bytes"].items())
     waits = [f"{name} {count}" for name, count in found["collectives a step"].items()]
     yield "collectives", f"in a step: {', '.join(waits) or 'none'}"
+
+
+def _images(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"  # a slow link's rate is not 0
 
 
 def _ms(seconds: float) -> str:

@@ -42,7 +42,7 @@ def _rows(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for row in plan["scaling"]:
             if row[key] is not None:
                 yield {
-                    "ranks": row["ranks"], "series": label, "images_per_s": round(row[key]["images_per_s"], 1),
+                    "ranks": row["ranks"], "series": label, "images_per_s": _rounded(row[key]["images_per_s"]),
                     "efficiency": round(100 * row[key]["efficiency"], 2),
                 }  # fmt: skip
     yield from _ideal_rows([row for row in plan["scaling"] if row["same share"]])
@@ -55,6 +55,11 @@ def _ideal_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {
             "ranks": row["ranks"],
             "series": _IDEAL,
-            "images_per_s": round(alone * row["ranks"], 1),
+            "images_per_s": _rounded(alone * row["ranks"]),
             "efficiency": 100.0,
         }
+
+
+def _rounded(rate: float) -> float:
+    """Return four digits of a rate: never 0, which a logarithmic axis does not have."""
+    return float(f"{rate:.4g}")

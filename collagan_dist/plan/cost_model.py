@@ -17,8 +17,14 @@ from collagan_dist.plan.hardware import GPU, REACHED_BANDWIDTH, REACHED_FLOPS, R
 from collagan_dist.plan.work import StepWork
 
 _BUCKET_BYTES = 25 << 20  # DDP's buckets; the last one starts when the backward pass has ended
-# Of assumptions that are shares or factors; the others are any number from 0 on.
-_RANGES = {"convolution": (0.01, 1.0), "overlap": (0.0, 1.0), "contention": (1.0, 100.0)}
+# Least and most of each assumption. Far beyond what is seen, and so that times stay finite numbers above 0.
+_RANGES = {
+    "convolution": (0.01, 1.0),
+    "launch": (0.0, 1.0),
+    "overlap": (0.0, 1.0),
+    "jitter": (0.0, 1.0),
+    "contention": (1.0, 100.0),
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,10 @@ class Assumptions:
                 changes[name] = float(value)
             except ValueError:
                 changes[name] = math.nan
-            low, high = _RANGES.get(name, (0.0, math.inf))
-            if not (low <= changes[name] <= high and changes[name] < math.inf):
-                upwards = "on" if high == math.inf else f"to {high:g}"
+            low, high = _RANGES[name]
+            if not low <= changes[name] <= high:
                 raise ConfigError(
-                    f"--assume {text}: needs a number from {low:g} {upwards}, as {name}={getattr(default, name):g}"
+                    f"--assume {text}: needs a number from {low:g} to {high:g}, as {name}={getattr(default, name):g}"
                 )
         return replace(default, **changes)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from collagan_dist.errors import ConfigError
 
 GIGABYTE = 1e9
+# Of a link that is given: GB/s and microseconds. Far beyond those that there are, and so that times stay finite numbers above 0.
+_SPEEDS, _LATENCIES = (0.001, 100_000.0), (0.0, 1_000_000.0)
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,19 @@ def find_link(text: str) -> Link:
     numbers, slash, owner = text.partition("/")
     speed, _, latency = numbers.partition(":")
     try:
-        rate, seconds = float(speed) * GIGABYTE / REACHED_LINK, float(latency) * 1e-6
+        rate, micro = float(speed), float(latency)
     except ValueError:
-        rate = seconds = math.nan
-    if not (0 < rate < 1e15 and 0 <= seconds < 10) or (slash and owner != "node"):
+        rate = micro = math.nan
+    if math.isnan(rate) or math.isnan(micro) or (slash and owner != "node"):
         raise ConfigError(
             f"--link: {text!r} is no link; known are {', '.join(LINKS)}; or GB/S:MICROSECONDS, like 40:10, of a GPU, or 40:10/node of a "
             "node's one card (docs/scaling.md: from `collagan doctor`)"
         )
-    return Link(text, rate, seconds, "given, one card a node" if slash else "given", not slash)
+    for value, (least, most), unit in ((rate, _SPEEDS, "GB/s"), (micro, _LATENCIES, "microseconds")):
+        if not least <= value <= most:
+            raise ConfigError(
+                f"--link: {text!r} has {value:g} {unit}; give a number from {least:,.10g} to {most:,.10g}"
+            )
+    return Link(
+        text, rate * GIGABYTE / REACHED_LINK, micro * 1e-6, "given, one card a node" if slash else "given", not slash
+    )

@@ -16,6 +16,7 @@ from collagan_dist.types import World
 
 SIZES = tuple(2**power for power in range(11))
 EFFICIENT = 0.95
+_LEAST_GOODPUT = 1e-6  # a run with less never ends
 _LARGEST_SHARE = 4096  # samples of a rank that are tried for EFFICIENT
 # Of benchmarks/checkpoint.json: a copy into the host's memory, and what a thread hashes and writes beside training; bytes/s.
 _COPY, _WRITE = 602e6 / 0.064, 602e6 / 2.11
@@ -130,7 +131,7 @@ class Planner:
         step = self.step(cluster, share)
         useful = steps * step.seconds
         saving = self._saving(cluster, step, steps, losses)
-        elapsed = useful / saving["goodput"] if saving["goodput"] else None
+        elapsed = useful / saving["goodput"] if saving["goodput"] > _LEAST_GOODPUT else None
         hours = None if elapsed is None else elapsed / 3600 * size
         return {
             "ranks": size, "nodes": cluster.nodes, "batch": config.schedule.batch, "share": share,

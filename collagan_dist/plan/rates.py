@@ -37,6 +37,7 @@ _SAME = {
 }
 _ROUNDS, _SECONDS = 5, 20.0  # of a measurement: at least so many steps, and no more once they have taken so long
 _HALVINGS = 40
+_LEAST_RATE, _MOST_RATE = 1e-6, 1e12  # images/s that a log may have: times stay finite numbers above 0
 
 
 def stated_rate(config: Config, work: StepWork, gpu: GPU, assumed: Assumptions) -> Rate:
@@ -79,7 +80,8 @@ def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Clust
             f"{run.folder}: its metrics.jsonl has no rate of steps with all losses since its newest start; let it log some train lines "
             "(log.every) after its adversarial losses have begun (schedule.adv_from, model.gfc.stages)"
         )
-    rate = statistics.median(found)
+    if not _LEAST_RATE <= (rate := statistics.median(found)) <= _MOST_RATE:
+        raise DataError(f"{run.folder}: its metrics.jsonl has {rate:g} images/s, which no run has; measure another run")
     nodes = len({one.host for one in ranks})
     there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
     share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate

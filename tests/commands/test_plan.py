@@ -75,9 +75,90 @@ def test_what_cannot_be_planned_is_said(collagan, tmp_path):
     assert "give both" in said("--link", "nvlink4", "--nodes", 2)
     assert "not allowed with" in said("--measure", "--measured", "run")
     assert "no run folder" in said("--measured", tmp_path)
-    assert "a plot is a .png or an .svg" in said(*NARROW, "--plot", tmp_path / "plan.jpg")
+    assert "more than 131,072 GPUs" in said("--nodes", 10**6, "--gpus-per-node", 8)
+    assert "no batch does: 100000 ranks need at least 200000" in said("--nodes", 100_000)
+    assert "more than 1,000,000,000,000" in said("--samples", 10**400)
+    for option, value in (("--price", 1e308), ("--mtbf", 1e308), ("--mtbf", 1e-320), ("--restart", 1e300)):
+        assert f"argument {option}: '{value}' is not a number from " in said(option, value)
+
+
+def test_a_plot_that_cannot_be_written_is_said_before_anything_is_computed(collagan, tmp_path, monkeypatch):
+    monkeypatch.setattr("collagan_dist.plan.work.count_step", None)
     (tmp_path / "file").touch()
-    assert "file: cannot be used as a folder" in said(*NARROW, "--plot", tmp_path / "file/plan.png", "--measure")
+    (tmp_path / "folder.png").mkdir()
+    for name, said in (
+        ("plan.jpg", "a plot is a .png or an .svg"),
+        ("file/plan.png", "file: cannot be used as a folder"),
+        ("folder.png", "folder.png: is a folder, which no file replaces; give --plot the name of a file"),
+    ):
+        result = collagan("plan", "stable", "--measure", "--plot", tmp_path / name)
+        assert result.code == 2 and said in result.err
+
+
+def test_options_that_would_be_ignored_are_refused(collagan, trained, shards):
+    def said(*words):
+        result = collagan("plan", *words)
+        assert result.code == 2 and not result.out, result
+        return result.err
+
+    rehearsed = ("demo", "--data", shards.folder, "--rehearse", 0)
+    assert "it takes no --price, --plot;" in said(*rehearsed, "--plot", "x.png", "--price", 3)
+    given = {
+        "gpu": "h100",
+        "measured": trained,
+        "link": "1:1,1:1",
+        "assume": "jitter=0",
+        "samples": 9,
+        "mtbf": 1,
+        "restart": 1,
+    }
+    for option, value in given.items():
+        assert f"--rehearse: a rehearsal predicts nothing, so it takes no --{option};" in said(
+            *rehearsed, f"--{option}", value
+        )
+    assert "it takes no --measure;" in said(*rehearsed, "--measure")
+    assert "--data, --samples: " in said("demo", "--data", shards.folder, "--samples", 10)
+    assert "config.yaml names a data set (data.shards)" in said(trained / "config.yaml", "--samples", 10)
+    measured = (trained / "config.yaml", "--measured", trained)
+    for name in ("launch=1e-5", "convolution=1"):
+        assert f"--assume {name}: changes nothing where the rate is measured" in said(*measured, "--assume", name)
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["least", "most"])
+def test_what_is_accepted_gives_finite_numbers(collagan, end):
+    """The ends of all ranges at once."""
+    ends = {
+        "--mtbf": (1e7, 0.01), "--restart": (0.001, 1e7), "--price": (1e-6, 1e9), "--nodes": (1, 256), "--gpus-per-node": (1, 512),
+        "--samples": (262_144, 10**12), "--link": ("0.001:1e6/node,0.001:1e6/node", "1e5:0,1e5:0"),
+    }  # fmt: skip
+    assumed = {"convolution": (0.01, 1), "launch": (0, 1), "overlap": (0, 1), "jitter": (0, 1), "contention": (1, 100)}
+    words = [word for option, values in ends.items() for word in (option, values[end])]
+    words += [word for name, values in assumed.items() for word in ("--assume", f"{name}={values[end]}")]
+    for link in ends["--link"]:
+        result = collagan("plan", "stable", *NARROW, *words, "--link", link, "--set", "schedule.batch=262144", "--json")
+        plan = json.loads(result.out, parse_constant=pytest.fail)
+        assert min(plan["images_per_s"], plan["step"]["seconds"], plan["efficiency"]) > 0
+
+
+def test_a_cpu_has_no_links_of_gpus(collagan, trained, shards, tmp_path):
+    """Inside a node they are those of gloo; between nodes they must be given."""
+    asked = ["plan", trained / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--measured", trained]
+    default, given = (
+        json.loads(collagan(*asked, *more, "--json").out) for more in ((), ("--link", "loopback,loopback"))
+    )
+    assert default["step"] == given["step"] and default["scaling"] == given["scaling"]
+    assert default["links"][0].startswith("inside and between nodes loopback")
+    assert default["links"][0].endswith("no --link was given") and not given["links"][0].endswith("was given")
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    record = json.loads((run / "world.json").read_text())
+    ranks = [record["ranks"][0] | {"host": host} for host in ("one", "two")]
+    (run / "world.json").write_text(json.dumps(record | {"ranks": ranks}))
+    for words, where in ((("--nodes", 2), "--nodes 2"), (("--measured", run), "it ran on 2 nodes")):
+        result = collagan(*asked, *words)
+        assert result.code == 2 and f"{where}: the rate is that of a CPU" in result.err and "--link" in result.err
+    computed = json.loads(collagan("plan", "stable", *NARROW, "--json").out)["links"]
+    assert [one.split()[2] for one in computed] == ["nvlink4", "ib-ndr"]
 
 
 def test_a_measured_run(collagan, trained, shards):

@@ -90,8 +90,14 @@ def test_names_and_numbers():
         for gpu in GPUS.values()
     )
     assert find_link("40:10").card_per_gpu and not find_link("40:10/node").card_per_gpu
-    for text in ("wire", "40", "-1:2", "nan:1", "1:1e9", "40:10/", "40:10/gpu"):
+    for text in ("wire", "40", "nan:1", "40:10/", "40:10/gpu"):
         with pytest.raises(ConfigError, match="is no link; known are nvlink4"):
+            find_link(text)
+    for text in ("1e-310:0", "-1:2", "1e300:0", "inf:1"):
+        with pytest.raises(ConfigError, match=r"GB/s; give a number from 0\.001 to 100,000"):
+            find_link(text)
+    for text in ("1:1e9", "1:-1"):
+        with pytest.raises(ConfigError, match="microseconds; give a number from 0 to 1,000,000"):
             find_link(text)
     with pytest.raises(ConfigError, match="known are h100"):
         find_gpu("v100")
@@ -149,10 +155,12 @@ def test_assumptions_are_named():
         "overlap=x",
         "overlap=-1",
         "overlap=1.1",
-        "launch=inf",
+        "launch=1e308",
+        "jitter=1e308",
+        "jitter=nan",
         "convolution=0",
         "contention=0.9",
         "other=1",
     ):
-        with pytest.raises(ConfigError, match="--assume"):
+        with pytest.raises(ConfigError, match=r"--assume .*(needs a number from|known are)"):
             Assumptions.parse([text])

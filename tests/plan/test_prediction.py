@@ -1,12 +1,21 @@
-"""Predictions of counted work that is made up."""
+"""Predictions of counted work that is made up, and of a real run."""
+
+import json
+from itertools import pairwise
+from statistics import median
 
 import pytest
 
 from collagan_dist.plan.chart import write_chart
 from collagan_dist.plan.cost_model import Assumptions, Cluster
+from collagan_dist.plan.hardware import LINKS
 from collagan_dist.plan.prediction import SIZES, Losses, Planner, Rate
+from collagan_dist.plan.rates import rate_of_run, read_run
+from collagan_dist.plan.work import count_step
+from collagan_dist.training.loop import train
+from tests.models.peers import WORLD
 from tests.plan.test_cost_model import FAST, SLOW, WORK
-from tests.training.small import small
+from tests.training.small import small, weights
 
 
 def planner(memory: float | None, batch: int = 64) -> Planner:
@@ -49,3 +58,37 @@ def test_efficiency_is_of_one_gpu_where_it_holds_the_batch():
     assert row["ranks"] == 8 and row["nodes"] == 2
     assert row["same share"]["efficiency"] == pytest.approx(row["same share"]["images_per_s"] / 800)
     assert row["configured batch"]["share"] == 8 and row["same share"]["batch"] == 128
+
+
+def test_a_run_that_gains_nothing_between_failures_never_ends():
+    plan = planner(None).plan(Cluster(1, 4, FAST, SLOW), 1000, Losses(10, 1e9, price=1.0))
+    assert 0 < plan["checkpoint"]["goodput"] < 1e-6 and plan["run seconds"] is plan["gpu hours"] is plan["cost"] is None
+
+
+def test_a_real_run_and_its_prediction(shards, tmp_path):
+    """What holds however fast the machine is: rate, steps and state of the run itself, and what others cost more."""
+    run = tmp_path / "run"
+    config = small(shards.folder, schedule__steps=None, schedule__epochs=1, schedule__batch=8, log__every=1)
+    steps = train(config, run, WORLD)
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    rates = [row["images_per_s"] for row in rows if row["kind"] == "train"]
+    assumed, work, loopback = Assumptions.parse([], "cpu"), count_step(config), LINKS["loopback"]
+    alone, samples = Cluster(1, 1, loopback, loopback), shards.samples("train")
+    planned = Planner(config, rate_of_run(read_run(run), config, work, alone, assumed), assumed, work)
+
+    plan = planned.plan(alone, samples, Losses(1e6, 60))
+    assert plan["images_per_s"] == pytest.approx(median(rates[1:])) and plan["steps"] == steps == len(rates)
+    # The state that is saved is that of which the plan counts memory and checkpoint.
+    saved = sum(tensor.nbytes for tensor in weights(run, steps).values())
+    kept = sum(plan["memory"][name] for name in ("parameters", "Adam", "moving average"))
+    assert kept <= saved <= 1.1 * kept
+    # Ranks that share the batch wait for each other: the more, the less each keeps.
+    for fewer, more in pairwise([row for row in plan["scaling"] if row["same share"]]):
+        assert more["same share"]["efficiency"] < fewer["same share"]["efficiency"]
+    two = planned.step(Cluster(1, 2, loopback, loopback), 8)
+    assert two.compute == plan["step"]["compute"] and two.waiting > 0 and two.small > 0
+    assert two.exposed == two.all_reduce > 0  # a CPU hides none of it
+    # Twice the samples cost more, but weights and Adam once.
+    compute = planned.rate.compute
+    assert compute(8) < compute(16) < 2 * compute(8)
+    assert planned.memory(alone, 8)["peak"] < planned.memory(alone, 16)["peak"]

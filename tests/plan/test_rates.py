@@ -87,6 +87,14 @@ def test_lines_before_the_adversarial_losses_do_not_count(tmp_path):
             rate_of(a_run(tmp_path, config, 1, rows), config)
 
 
+@pytest.mark.parametrize("rate", [1e-308, 1e15])
+def test_a_rate_that_no_run_has_is_refused(tmp_path, rate):
+    """A plan of it would have infinite numbers, or 0."""
+    run = a_run(tmp_path, config := small(tmp_path), 1, [START, line(2, rate)])
+    with pytest.raises(DataError, match="images/s, which no run has"):
+        rate_of(run, config)
+
+
 def test_links_that_take_longer_than_the_step_are_refused(tmp_path):
     config = small(tmp_path, schedule__batch=64)
     run = a_run(tmp_path, config, 2, [START, line(2, 64 / 0.5)])

@@ -7,6 +7,8 @@ from collagan_dist.config.load import load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.registry import count_parameters, state_bytes
+from collagan_dist.plan.cost_model import Assumptions, Cluster, computed_seconds, predict
+from collagan_dist.plan.hardware import GPUS, LINKS
 from collagan_dist.plan.work import StepWork, count_step
 from tests.conftest import ROOT
 
@@ -32,6 +34,23 @@ def test_it_is_what_the_virtual_device_counts(work):
         work.flops.at(100) / 100e9 == pytest.approx(30.56, rel=0.001)
         and abs(work.flops.constant) < 1e-3 * work.flops.each
     )
+
+
+def test_what_the_page_says_of_a_step(work):
+    """docs/scaling.md, Where it stops: operations, gradients, and how many samples hide all but the last buckets."""
+    text = " ".join((ROOT / "docs/scaling.md").read_text().split())
+    clusters = {nodes: Cluster(nodes, 8, LINKS["nvlink4"], LINKS["ib-ndr"]) for nodes in (1, 2, 128)}
+    compute = computed_seconds(work, GPUS["h100"], "bf16", Assumptions())
+    each = {nodes: predict(work, 1024, compute, there, Assumptions()) for nodes, there in clusters.items()}
+    milliseconds = [f"{1000 * step.all_reduce:.1f}" for step in each.values()]
+    assert f"the launches of its {work.operations} operations" in text
+    assert f"{sum(one.gradient_bytes for one in work.updates) / 1e6:.0f} MB of gradients are reduced a step" in text
+    assert "{} ms on one node of H100, {} ms on 2 nodes, {} ms on 128.".format(*milliseconds) in text
+    hidden = {
+        nodes: next(s for s in (32, 64, 128) if predict(work, s, compute, there, Assumptions()).exposed == pytest.approx(each[nodes].exposed))
+        for nodes, there in clusters.items()
+    }  # fmt: skip
+    assert f"with {hidden[2]} samples a GPU on 2 nodes, with {hidden[128]} on 128." in text
 
 
 def test_convolutions_by_hand(work, stable):
