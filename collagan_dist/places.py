@@ -48,6 +48,9 @@ _NO_CREDENTIALS = (
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError", "ProfileNotFound",
     "DefaultCredentialsError", "RefreshError", "ClientAuthenticationError", "LocalTokenNotFoundError",
 )  # fmt: skip
+# Answers of a file system that another try, or a later start, hears again; the last two where something is to be made there.
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_UNUSABLE_TO_WRITE = (*_UNUSABLE, errno.ENOENT, errno.EEXIST)
 _PIECE_BYTES = 1 << 24  # of a file that is read back
 
 
@@ -57,6 +60,10 @@ class WrongContent(Exception):
 
 class DamagedThere(DataError):
     """A file is missing there, or its content is another one."""
+
+
+class Unusable(DataError):
+    """A folder of this machine that this user cannot read or write, or no folder. It stays so until somebody changes it."""
 
 
 class Unreachable(DataError):
@@ -91,7 +98,10 @@ def open_place(location: str, schemes: tuple[str, ...], use: str) -> Path | Plac
 
 @dataclass(frozen=True)
 class Place:
-    """A folder behind a URL, or a path. Methods raise DataError (DamagedThere, Unreachable) after three tries, ConfigError for a missing driver."""
+    """A folder behind a URL, or a path.
+
+    Methods raise DataError (DamagedThere, Unusable, Unreachable) after three tries where those may help, ConfigError for a missing driver.
+    """
 
     url: str
 
@@ -335,8 +345,11 @@ class Place:
                 error = _reason(raised)
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise  # our own disk is full
+                where = self / name if name else self.url
+                if self.scheme == LOCAL and isinstance(error, OSError) and _is_unusable(error, done):
+                    problem = f"cannot be {done} ({error.strerror}); give a folder that this user can read and write"
+                    raise Unusable(f"{error.filename or where}: {problem}") from error
                 if pause is None or _is_permanent(error):
-                    where = self / name if name else self.url
                     times = f", {tries} times" if tries > 1 else ""
                     raise _kind_of(error)(f"{where}: {self._describe(error, done)}{times}") from error
                 time.sleep(pause)
@@ -346,7 +359,7 @@ class Place:
         """Return a driver's error in one line, with what mends it where that is known."""
         if isinstance(error, WrongContent):
             return str(error)
-        access = _ACCESS[SCHEMES.get(self.scheme, "")] if self.scheme != LOCAL else "give this user access to it"
+        access = _ACCESS[SCHEMES.get(self.scheme, "")]
         said = (str(error).splitlines() or [""])[0]
         if type(error).__name__ in _NO_CREDENTIALS:
             return f"there are no credentials for it ({said}); {access}"
@@ -408,6 +421,10 @@ def _kind_of(error: Exception) -> type[DataError]:
     if isinstance(error, WrongContent | FileNotFoundError):
         return DamagedThere
     return DataError if _is_permanent(error) else Unreachable
+
+
+def _is_unusable(error: OSError, done: str) -> bool:
+    return error.errno in (_UNUSABLE_TO_WRITE if done == "written" else _UNUSABLE)
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from collagan_dist.distributed.group import Group
-from collagan_dist.errors import ClusterError
-from collagan_dist.places import Place, Unreachable
+from collagan_dist.errors import ClusterError, ConfigError
+from collagan_dist.places import Place, Unreachable, Unusable
 from collagan_dist.runs.async_checkpoint import LogEvent
 from collagan_dist.runs.copies import Copies
 from collagan_dist.runs.layout import RunPaths
@@ -32,11 +32,18 @@ class CopiedRun:
         self._opened = False
         self._copies: Copies | None = None  # on rank 0, once it is opened
 
-    def open(self, lease: Lease | None, identity: Mapping[str, Any], allow_change: bool, strict: bool) -> None:
+    def open(
+        self,
+        lease: Lease | None,
+        identity: Mapping[str, Any],
+        allow_change: bool,
+        strict: bool,
+        undo: Callable[[], None],
+    ) -> None:
         """Claim the place, take up what is newer there, and begin to copy. Collective; once in a start.
 
         Raises ClusterError for a place that does not answer (a later start may have more luck) and for one that another start has,
-        ConfigError, DataError and CheckpointError.
+        ConfigError, DataError and CheckpointError; rank 0 calls `undo` before.
         """
         if self._opened:  # a rollback goes back to what is here
             return
@@ -47,8 +54,13 @@ class CopiedRun:
                 claimed = claim(self.place, self.paths, lease.owner, identity, allow_change)
                 self._copies = Copies(self.place, self.paths, self.keep, claimed)
                 take_up(self.place, self.paths, lease, strict, self._copies.distrust)
-            except Unreachable as error:
-                raise ClusterError(f"{error}; so it is unknown whether newer checkpoints are there") from None
+            except Exception as error:
+                undo()  # before other ranks hear of it, which leave marks in the run folder
+                if isinstance(error, Unreachable):
+                    raise ClusterError(f"{error}; so it is unknown whether newer checkpoints are there") from None
+                if isinstance(error, Unusable):
+                    raise ConfigError(f"checkpoint.copy_to: {error}") from None
+                raise
             self._copies.request()  # what an earlier start left
 
         self.group.on_rank0_for_long(work)

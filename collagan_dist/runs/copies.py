@@ -1,7 +1,7 @@
 """Copies of a run's checkpoints in another place (`checkpoint.copy_to`), uploaded beside training; taken_up.py has the way back.
 
 PLACE/RUN looks like a run folder. A checkpoint's manifest.json comes last, after all other files were read back and their hashes
-compared, and is removed first. So what has one is whole; a start checks every byte all the same.
+compared, and is removed first. So what has one is whole; a start checks every byte all the same. What a copy that failed left is removed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError, ClusterError, CollaganError, ConfigError, DataError
-from collagan_dist.places import WRITABLE, Place, open_place
+from collagan_dist.places import LOCAL, WRITABLE, Place, open_place
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import CHECKPOINTS, MANIFEST_FILE, RunPaths, step_name, step_of
 from collagan_dist.runs.place_lease import PlaceLease
@@ -35,7 +35,11 @@ def place_of(copy_to: str | None, run: Path) -> Place | None:
     name = run.resolve().name
     if not isinstance(place, Path):
         return place.below(name)
-    folder, own = place.expanduser().resolve() / name, run.resolve()
+    try:
+        folder, own = place.expanduser().resolve() / name, run.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a user that is not there, before Python 3.13 a loop of links
+        problem = f"cannot be used as a folder ({error})"
+        raise ConfigError(f"checkpoint.copy_to: {copy_to} {problem}; give another folder or a URL") from None
     if folder.is_relative_to(own) or own.is_relative_to(folder):
         raise ConfigError(f"checkpoint.copy_to: {copy_to} holds the run folder itself; give another folder or a URL")
     return Place(str(folder))
@@ -147,7 +151,7 @@ class Copies:
                     self.paths.checkpoint(step) / MANIFEST_FILE, checkpoint.MAX_MANIFEST_BYTES
                 )
                 if self._settled.get(step) != manifest:
-                    self._copy(step, manifest)
+                    self._copy_making_room(step, manifest)
             except FileNotFoundError:
                 pass  # removed here meanwhile, as older ones are
             except CheckpointError as error:  # damaged here: nothing to copy, and no reason to leave out the others
@@ -159,8 +163,23 @@ class Copies:
         if steps and not self._closing.is_set():
             self._prune(steps)
 
+    def _copy_making_room(self, step: int, manifest: bytes) -> None:
+        """Copy a checkpoint, or leave nothing of it there. On a full disk older copies go for it, one after another."""
+        while True:
+            try:
+                self._copy(step, manifest)
+                return
+            except (DataError, OSError) as error:
+                if self._ended:  # another start may begin
+                    raise
+                self._remove_half(step)
+                full = isinstance(error, files.DiskFull) or (isinstance(error, OSError) and files.is_disk_full(error))
+                # A driver's full disk is one of this machine, such as that of its temporary files.
+                if not full or self.place.scheme != LOCAL or not self._make_room(step):
+                    raise
+
     def _copy(self, step: int, manifest: bytes) -> None:
-        folder, target = self.paths.checkpoint(step), f"{CHECKPOINTS}/{step_name(step)}"
+        folder, target = self.paths.checkpoint(step), _folder_of(step)
         try:
             hashes = checkpoint.hashes_of(
                 folder, structured.parse(manifest, checkpoint.CheckpointManifest, str(folder))
@@ -183,7 +202,7 @@ class Copies:
     def _upload(self, folder: Path, target: str, hashes: dict[str, str]) -> bool:
         """Upload the files of a checkpoint and those beside it, and read the former back. Return False once the start has ended."""
         for name, expected in hashes.items():
-            if self._closing.is_set() or self.lost:  # another start may begin
+            if self._ended:
                 return False
             self.place.put(folder / name, f"{target}/{name}")
             # Checksums of uploads differ between stores and drivers; reading costs the traffic once more, and proves it.
@@ -193,18 +212,55 @@ class Copies:
         for name in BESIDE:
             with suppress(FileNotFoundError):
                 self.place.put(self.paths.folder / name, name)
-        return not self._closing.is_set()
+        return not self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self._closing.is_set() or self.lost
+
+    def _remove_half(self, step: int) -> None:
+        """Remove what a copy that failed left there, if the place still says that it is none."""
+        with suppress(DataError, OSError):  # why the copy failed says more
+            self.lease.check()
+            # There is one where nothing was begun, or where only the answer to its upload was lost.
+            if self.place.find_file(f"{_folder_of(step)}/{MANIFEST_FILE}", checkpoint.MAX_MANIFEST_BYTES) is None:
+                self.place.remove(_folder_of(step))
+
+    def _make_room(self, step: int) -> bool:
+        """Remove older halves, or else the oldest whole copy but for the newest one; return False where there is none.
+
+        Copies that were found damaged are no better than halves.
+        """
+        names = self.place.files_below(CHECKPOINTS)
+        whole = [one for one in whole_steps(names) if one not in self._distrusted]
+        halves = [one for one in _steps_begun(names) if one < step and one not in whole]
+        doomed = halves or [one for one in whole[:-1] if one < step][:1]
+        for one in doomed:
+            logger.warning("warning: %s: no room for step %s, so what is there of step %s goes", self.place, step, one)
+            self._remove(one)
+        return bool(doomed)
+
+    def _remove(self, step: int) -> None:
+        self.lease.check()  # a former removal may have taken minutes
+        self.place.remove(f"{_folder_of(step)}/{MANIFEST_FILE}", _folder_of(step))
 
     def _prune(self, steps: list[int]) -> None:
         """Remove older copies but for the `keep` newest, and halves of copies that were never finished."""
         names = self.place.files_below(CHECKPOINTS)
-        there = {step for name in names if (step := step_of(name.split("/")[0])) is not None and step < steps[-1]}
         # By what is there: a start that took one copy up has fewer here than are to stay.
         whole = [step for step in whole_steps(names) if step <= steps[-1]]
-        for step in sorted(there - set(whole[-self.keep :])):
-            folder = f"{CHECKPOINTS}/{step_name(step)}"
-            self.lease.check()  # a former removal may have taken minutes
-            self.place.remove(f"{folder}/{MANIFEST_FILE}", folder)
+        for step in _steps_begun(names):
+            if step < steps[-1] and step not in whole[-self.keep :]:
+                self._remove(step)
+
+
+def _folder_of(step: int) -> str:
+    return f"{CHECKPOINTS}/{step_name(step)}"
+
+
+def _steps_begun(names: list[str]) -> list[int]:
+    """Return the steps of which anything is there, oldest first, of the names of all files below `checkpoints`."""
+    return sorted({step for name in names if (step := step_of(name.split("/")[0])) is not None})
 
 
 def whole_steps(names: list[str]) -> list[int]:

@@ -30,6 +30,7 @@ _POLL_SECONDS = 0.2
 _EXIT_SECONDS = 10.0  # that a process of the same job may take to exit before its restart is refused
 _LOCK_SECONDS = 30.0
 MAX_LEASE_BYTES = 4096
+LOCK_FILE = ".lease.lock"
 _SLURM = "slurm:"  # begins a job's name (world.job_id)
 _RESTART_MARK = ", start "  # between a job's name and the number of its start (world.start_label)
 # The words of RUN/lease and the fields that they stand for, in the file's order.
@@ -296,7 +297,7 @@ def _refusal(run: Path | Place, other: Owner) -> ClusterError:
 def _locked(run: Path) -> Iterator[None]:
     """Exclude other starts, where the file system has locks and nobody keeps one for long."""
     # A file of its own: RUN/lease is replaced by renames, and a lock belongs to the replaced file.
-    handle = os.open(run / ".lease.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    handle = os.open(run / LOCK_FILE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
         # After that time go on without it: a host that died with the lock must not block the run for ever.

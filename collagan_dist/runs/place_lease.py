@@ -22,7 +22,7 @@ from pydantic import Field
 
 from collagan_dist import files, structured
 from collagan_dist.errors import ClusterError, ConfigError
-from collagan_dist.places import Place
+from collagan_dist.places import Place, Unusable
 from collagan_dist.runs.layout import CHECKPOINTS, RunPaths
 from collagan_dist.runs.lease import MAX_LEASE_BYTES, LeaseRequest, Owner, parse_owner, this_process
 
@@ -114,7 +114,12 @@ def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any]
     run = run or known or secrets.token_hex(8)
     files.write_json(paths.copy, {"run": run})
     owner = this_process(former.generation + 1, own.token, own.job, BEAT_SECONDS)
-    return PlaceLease(place, run, digest, owner, former.token)
+    try:
+        return PlaceLease(place, run, digest, owner, former.token)
+    except Unusable:
+        if not known:  # or the next start would miss copies that never were
+            paths.copy.unlink(missing_ok=True)
+        raise
 
 
 def _run_id(place: Place, paths: RunPaths, words: Mapping[str, str], identity: str, allow_change: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
-from collagan_dist.errors import CheckpointError, ConfigError, mark_on_all_ranks
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, mark_on_all_ranks
 from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
@@ -27,7 +28,7 @@ from collagan_dist.runs.copied_run import CopiedRun
 from collagan_dist.runs.copies import place_of
 from collagan_dist.runs.disk_need import need_of_run
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, WorldRecord, checkpoint_dir
-from collagan_dist.runs.lease import Lease, LeaseRequest
+from collagan_dist.runs.lease import LOCK_FILE, Lease, LeaseRequest
 from collagan_dist.runs.machine import code_commit, machine_state, rank_facts
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
@@ -69,6 +70,7 @@ class RunFolder:
             self.paths.checkpoints, group, config.checkpoint.keep, config.checkpoint.max_failures
         )
         self._generation = 0  # until `acquire`
+        self._made: list[Path] = []  # the run folder and those above it, where this start made them
         self._machine: dict[str, Any] = {}  # until `record_start`
         place = place_of(config.checkpoint.copy_to, path)
         self.copies = CopiedRun(place, self.paths, config.checkpoint.keep, group) if place else None
@@ -99,6 +101,7 @@ class RunFolder:
             try:
                 if request is None:  # once, since it remembers the heartbeats that it saw
                     check_own_run(self.path)
+                    self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
                     self.path.mkdir(parents=True, exist_ok=True)
                     request = LeaseRequest(self.path, start_label() if job_id() else "", self._recorded_generation())
                 self.lease = request.poll(_POLL_SECONDS)
@@ -183,7 +186,8 @@ class RunFolder:
         """
         if self.copies:
             # Without the hashes of weights that it began with: those may be gone here, and the checkpoint's state has them.
-            self.copies.open(self.lease, identity_keys(self.config, self.manifest.hash), allow_change, strict)
+            identity = identity_keys(self.config, self.manifest.hash)
+            self.copies.open(self.lease, identity, allow_change, strict, self._remove_made)
         loaded = self._load_newest(strict)
         if loaded is None:
             return Progress()
@@ -202,6 +206,18 @@ class RunFolder:
         step = state["step"]
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
         return Progress(step, state["skipped_batches"], state["bad_row"], changed, state["machine"] or {}, True)
+
+    def _remove_made(self) -> None:
+        """Remove the run folder, and those above it, if this start made them and nothing but a start's first files is there."""
+        paths = self.paths
+        own = {paths.lease.name, LOCK_FILE, paths.copy.name, paths.checkpoints.name}
+        if self.lease is None or not self._made:
+            return
+        with suppress(OSError, ClusterError), self.lease.held():
+            if not paths.steps_saved() and {path.name for path in self.path.iterdir()} <= own:
+                shutil.rmtree(self.path)
+                for parent in self._made[1:]:
+                    parent.rmdir()  # where nobody has put anything there meanwhile
 
     def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
         """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.

@@ -21,12 +21,13 @@ from collagan_dist.runs import checkpoint, copied_run, place_lease
 from collagan_dist.runs import copies as copies_module
 from collagan_dist.runs.copies import Copies, place_of
 from collagan_dist.runs.layout import RunPaths
-from collagan_dist.runs.lease import Lease, LeaseRequest, this_process
+from collagan_dist.runs.lease import Lease, LeaseRequest, process_start_time, this_process
 from collagan_dist.runs.taken_up import take_up
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.faults.processes import until
 from tests.faults.saving import die, forked
+from tests.faults.test_packing import private_mounts
 from tests.launch import torchrun
 from tests.runs.run_folders import KEPT, SAVING, STEPS, checkpoint_names, events, lines, write_config
 from tests.runs.test_lease import take_lease
@@ -348,14 +349,12 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(run, tmp_pat
     copy_all(place, run, lease).close()
     file = Path(place / f"checkpoints/{KEPT[1]}/ema.safetensors")
     file.unlink()
-    file.symlink_to(file.name)  # ELOOP, as root reads every other file
-    with pytest.raises(places.Unreachable, match=r"ema.safetensors: cannot be fetched .*symbolic links.*3 times"):
+    file.symlink_to("/proc/self/mem")  # EIO, as of a disk that fails
+    with pytest.raises(places.Unreachable, match=r"ema.safetensors: cannot be fetched .*Input/output error.*3 times"):
         take_up(place, RunPaths(tmp_path / "there"), lease, strict=False)
     (tmp_path / "place").rename(disk)
     (tmp_path / "place").touch()
-    with pytest.raises(
-        places.Unreachable, match=r"place/run/checkpoints: cannot be fetched .*Not a directory.*3 times"
-    ):
+    with pytest.raises(places.Unusable, match=r"place/run/checkpoints: cannot be fetched .Not a directory.; give a"):
         take_up(place, RunPaths(tmp_path / "there"), lease, strict=False)
     assert not [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
 
@@ -374,6 +373,88 @@ def test_copies_that_are_gone_are_said(run, tmp_path, lease, capsys):
             f"there are no copies at {place}, though this run was copied; it begins at step {step}"
             in capsys.readouterr().err
         )
+
+
+def test_a_full_place_gets_the_newest_copies(shards, tmp_path):
+    """A real one. Where a copy does not fit, older ones go, never the newest that is whole, and no half stays."""
+    config = small(shards.folder, **SAVING, checkpoint__copy_to=str(tmp_path / "disk"))
+    here, half = tmp_path / "run", tmp_path / "disk/run/checkpoints/step-00000001"
+    train_here = f"{sys.executable} -m collagan_dist train {write_config(config, tmp_path)} --out {here} >/dev/null"
+    script = f"""
+        mkdir {tmp_path}/disk; mount -t tmpfs -o size=2m none {tmp_path}/disk  # a checkpoint has 1.2 to 1.5 MB
+        {train_here}; echo "code $?"; find {tmp_path}/disk -mindepth 3 | sort; echo next
+        mount -o remount,size=4m {tmp_path}/disk; rm -r {here}/checkpoints/{KEPT[1]}  # the step is trained again
+        mkdir {half}; head -c 1600k /dev/zero > {half}/state.json
+        {train_here}; echo "code $?"; find {tmp_path}/disk -mindepth 3 | sort
+    """
+    result = subprocess.run(private_mounts(script), capture_output=True, text=True)
+    for part, steps in zip(result.stdout.split("next\n"), ([2], [8, 9]), strict=True):
+        folders = [f"{tmp_path}/disk/run/checkpoints/step-{step:08d}" for step in steps]
+        assert part.split("\n", 1)[0] == "code 0", result.stderr
+        assert part.splitlines()[1:] == [path for at in folders for path in [at, *(f"{at}/{name}" for name in FILES)]]
+    failed = events(here, "copy_failed")
+    assert {event["step"] for event in failed} == {4, 6, 8, 9}
+    assert all("no space" in event["reason"] for event in failed)
+    gone = re.findall(r"no room for step (\d+), so what is there of step (\d+) goes", result.stderr)
+    assert [step for _, step in gone] == ["1", "2"], result.stderr
+
+
+def test_room_is_made_of_older_and_damaged_copies_alone(run, tmp_path, lease, monkeypatch, capsys):
+    """The newest one that is whole stays, and what is newer than the checkpoint without room."""
+    place, put = Place(str(tmp_path / "place")), Place.put
+    copy_all(place, run, lease).close()
+    there = Path(place / "checkpoints")
+    for step in (5, 6, 7):
+        shutil.copytree(there / KEPT[0], there / f"step-{step:08d}")
+
+    without_room = KEPT[1]
+
+    def put_or_full(self: Place, local: Path, name: str) -> None:
+        if without_room in name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(self, local, name)
+
+    monkeypatch.setattr(Place, "put", put_or_full)
+    copies = Copies(place, RunPaths(run), 2, claimed(place, run, lease))
+    for step in (8, STEPS):
+        copies.distrust(step)
+    copies.request()
+    assert copies.wait(60) and [step for step, _ in copies.take_failures()] == [STEPS]
+    copies.close()
+    assert [path.name for path in there.iterdir()] == ["step-00000007"]
+    gone = re.findall(r"no room for step 9, so what is there of step (\d+) goes", capsys.readouterr().err)
+    assert gone == ["8", "5", "6"]
+    # For an older step nothing newer goes.
+    shutil.copytree(run / "checkpoints" / KEPT[0], run / "checkpoints" / (without_room := "step-00000003"))
+    copies = copy_all(place, run, lease, keep=3)
+    copies.close()
+    assert [step for step, _ in copies.take_failures()] == [3]
+    assert sorted(path.name for path in there.iterdir()) == ["step-00000007", *KEPT]
+
+
+def test_half_a_copy_is_removed_from_a_store(run, s3, lease, monkeypatch):
+    """Not a whole one, of whose manifest only the store's answer was lost."""
+    place = Place(f"s3://{s3.bucket}/runs/run")
+    s3.faults["optimizer.safetensors"] = ["503"] * 3
+    copies = copy_all(place, run, lease)
+    assert "optimizer.safetensors: cannot be written" in copies.take_failures()[0][1]
+    assert not s3.names("runs/run/checkpoints/")
+    write = Place.write
+
+    def write_and_lose(self: Place, name: str, content: bytes, *check: Callable[[], None]) -> None:
+        write(self, name, content, *check)
+        if "manifest" in name:
+            raise places.Unreachable(f"{name}: no answer")
+
+    monkeypatch.setattr(Place, "write", write_and_lose)
+    copies.request()
+    assert copies.wait(60) and copies.take_failures() == [(STEPS, f"checkpoints/{KEPT[1]}/manifest.json: no answer")]
+    assert s3.names("runs/run/checkpoints/") == [f"{KEPT[1]}/{file}" for file in FILES]
+    copies.request()
+    assert copies.wait(60)
+    copies.close()
+    assert len(copies.take_failures()) == 1
+    assert s3.names("runs/run/checkpoints/") == [f"{step}/{file}" for step in KEPT for file in FILES]
 
 
 def test_a_disk_without_room_for_a_copy_is_not_taken_for_a_damaged_copy(run, tmp_path, lease, monkeypatch):
@@ -554,6 +635,23 @@ def test_a_start_that_lost_the_place_removes_nothing_more(run, tmp_path, lease, 
     assert {name.split("/")[0] for name in place.files_below("checkpoints")} == {"step-00000003", *KEPT}
 
 
+def test_half_a_copy_is_left_to_the_start_that_has_the_place(run, tmp_path, lease, monkeypatch):
+    """It may be its own by now."""
+    place, put = Place(str(tmp_path / "place")), Place.put
+    first = claimed(place, run, lease)
+
+    def put_and_lose(self: Place, local: Path, name: str) -> None:
+        put(self, local, name)
+        place.write("lease", other_start(first).encode())
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Place, "put", put_and_lose)
+    copies = Copies(place, RunPaths(run), 2, first)
+    copies.request()
+    assert copies.wait(60) and copies.lost and "taken over" in copies.take_failures()[0][1]
+    assert len(place.files_below("checkpoints")) == 1
+
+
 @pytest.mark.parametrize("job", ["slurm:7", "torchrun:demo"])
 def test_two_jobs_of_one_rendezvous_name_are_no_restart_for_a_place(tmp_path, job):
     """On two machines only a scheduler's job is known to be one; for a run folder, which one machine or file system has, any."""
@@ -573,6 +671,10 @@ def test_two_jobs_of_one_rendezvous_name_are_no_restart_for_a_place(tmp_path, jo
         ("file://{here}", "holds the run folder itself"),
         ("file://name/x", "file://name/x: checkpoints are copied to a folder or to file:///, s3://"),
         ("file:name/x", "checkpoints are copied to a folder"),
+        (
+            "~nobody-here/x",
+            "^checkpoint.copy_to: ~nobody-here/x cannot be used as a folder .*; give another folder or a URL",
+        ),
     ],
 )
 def test_places_that_cannot_take_copies(tmp_path, monkeypatch, copy_to, said):
@@ -586,6 +688,56 @@ def test_a_bucket_that_is_not_there_ends_the_start(shards, s3, tmp_path):
     config = small(shards.folder, checkpoint__copy_to="s3://no-such-bucket/runs")
     with pytest.raises(DataError, match="no such bucket"):
         train(config, tmp_path / "run", World())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("copy_to", "said"),
+    [
+        ("{here}/file", "{here}/file/run/lease: cannot be fetched (Not a directory)"),
+        ("{here}/disk", "{here}/disk/run: cannot be written (Read-only file system)"),
+        ("/proc", "/proc/run: cannot be written (No such file or directory)"),
+    ],
+)
+def test_a_folder_that_takes_no_copies_ends_the_start_and_leaves_nothing(shards, finished, tmp_path, copy_to, said):
+    """At once, and a run folder that was there keeps what it had."""
+    old, new, (copy_to, said) = (
+        tmp_path / "old/run",
+        tmp_path / "new/run",
+        (x.format(here=tmp_path) for x in (copy_to, said)),
+    )
+    shutil.copytree(finished, old)
+    (tmp_path / "file").touch()
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file() and path.name != "lease"}
+    config = write_config(small(shards.folder, **SAVING, checkpoint__copy_to=copy_to), tmp_path / "config")
+    train_into = f"{sys.executable} -m collagan_dist train {config} --out"
+    script = f"""
+        mkdir {tmp_path}/disk; mount -t tmpfs -o ro none {tmp_path}/disk
+        {train_into} {new}; echo "code $?"; {train_into} {old}; echo "code $?"
+    """
+    result = subprocess.run(private_mounts(script), capture_output=True, text=True)
+    mend = "give a folder that this user can read and write"
+    assert result.stdout == "code 2\ncode 2\n", result.stderr
+    assert result.stderr.count(f"collagan train: checkpoint.copy_to: {said}; {mend}\n") == 2
+    assert not new.parent.exists() and not (old / "copy.json").exists()
+    assert before.items() <= {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}.items()
+
+
+def test_a_refused_start_leaves_no_run_folder(shards, tmp_path):
+    """Where the place is another run's, or another start copies there. One that was there stays."""
+    config = small(shards.folder, schedule__steps=2, checkpoint__copy_to=str(tmp_path / "place"))
+    train(config, tmp_path / "here/run", World())
+    with pytest.raises(ConfigError, match="another run, of another configuration"):
+        train(config.model_copy(update={"seed": 7}), tmp_path / "there/run", World())
+    assert not (tmp_path / "there").exists()
+    (tmp_path / "there/run").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"]) as other:
+        owner = replace(this_process(2, "cafe", "", 1.0), pid=other.pid, process_start=process_start_time(other.pid))
+        Path(tmp_path / "place/run/lease").write_text(owner.text())
+        with pytest.raises(ClusterError, match="checkpoints are being copied there"):
+            train(config, tmp_path / "there/run", World())
+        other.kill()
+    assert (tmp_path / "there/run").exists()
 
 
 @pytest.mark.full
