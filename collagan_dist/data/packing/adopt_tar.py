@@ -149,6 +149,7 @@ class _Reading:
         self.lines: dict[str, bytes] = {}
         self.quarantine: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
+        self.of_macos = False  # whether there are files that only its tar makes
         # As text, which takes a tenth of the memory: a tar may hold a million samples. None: a name that DALI's index cannot hold.
         self.rows: list[bytes] | None = []
         place, last = str(open_location(job.folder) / job.name), time.monotonic()
@@ -166,11 +167,12 @@ class _Reading:
         if self.rows is not None:
             self.rows.append(index_line([Member(m.name[len(m.key) + 1 :], m.offset, m.size, m.name) for m in members]))
         self.counts.update(f".{m.extension}" for m in members if m.extension not in _WANTED)
+        self.of_macos |= key.endswith("/")  # d/._000.jpg is file _000.jpg of a sample d/
         if key in self.lines or key in self.quarantine:
             # webdataset makes a sample of what follows each other.
             self.lines.pop(key, None)
             mend = "`tar --sort=name` puts files of one sample together"
-            if any(key.endswith("/") for key in self.quarantine):  # d/._000.jpg is file _000.jpg of the sample d/
+            if self.of_macos:
                 mend = "files ._NAME of macOS lie between them; COPYFILE_DISABLE=1 makes its tar leave these out"
             self.quarantine[key] = f"its files do not follow each other in the tar, or it is there twice; {mend}"
             return
