@@ -48,9 +48,9 @@ _NO_CREDENTIALS = (
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError", "ProfileNotFound",
     "DefaultCredentialsError", "RefreshError", "ClientAuthenticationError", "LocalTokenNotFoundError",
 )  # fmt: skip
-# Answers of a file system that another try, or a later start, hears again; the last two where something is to be made there.
+# Answers of a file system that another try, or a later start, hears again.
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-_UNUSABLE_TO_WRITE = (*_UNUSABLE, errno.ENOENT, errno.EEXIST)
+_UNUSABLE_TO_WRITE = (*_UNUSABLE, errno.ENOENT, errno.EEXIST)  # missing folders are made
 _PIECE_BYTES = 1 << 24  # of a file that is read back
 
 
@@ -344,7 +344,7 @@ class Place:
             except Exception as raised:
                 error = _reason(raised)
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise  # our own disk is full
+                    raise  # a disk of this machine is full
                 where = self / name if name else self.url
                 if self.scheme == LOCAL and isinstance(error, OSError) and _is_unusable(error, done):
                     problem = f"cannot be {done} ({error.strerror}); give a folder that this user can read and write"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,17 +95,21 @@ def audit_evaluation(record: RunRecord, path: Path, given: Resources, random: Ra
         if problem := _wrong_ids(about, rows["ids"], _count(about, given.manifest)):
             yield replace(finding, verdict="damaged", wrong=(f"{path.with_suffix('.npz')}: {problem}",))
             return
-    except DataError as error:
+        audit = _EvaluationAudit(path, about, given, record.load(about.step))
+    except Removed:
+        yield replace(finding, notes=(f"its checkpoint, of step {about.step}, is not kept",))
+        return
+    except Unreadable as error:
+        yield replace(finding, notes=(str(error),))
+        return
+    except (DataError, CheckpointError) as error:
         yield replace(finding, verdict="damaged", wrong=(str(error),))
         return
-    audit = _EvaluationAudit(record, path, about, given)
     for ranks in given.ranks:
         with_ranks = replace(finding, how=format_things(ranks, "rank"))
         try:
             yield audit.judge(with_ranks, ranks, metrics, rows, random)
-        except Removed:
-            yield replace(with_ranks, notes=(f"its checkpoint, of step {about.step}, is not kept",))
-        except (ConfigError, DataError, NotComparable, Unreadable) as error:
+        except (ConfigError, DataError, NotComparable) as error:
             yield replace(with_ranks, notes=(str(error),))
         except CheckpointError as error:
             yield replace(with_ranks, verdict="damaged", wrong=(str(error),))
@@ -131,23 +136,23 @@ def _wrong_ids(about: _About, ids: np.ndarray, count: int) -> str:
 
 @dataclass
 class _EvaluationAudit:
-    record: RunRecord
     path: Path
     about: _About
     given: Resources
+    loaded: checkpoint.LoadedCheckpoint
 
     def judge(
         self, finding: AuditFinding, ranks: int, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random
     ) -> AuditFinding:
         """Measure a batch that one of `ranks` ranks has. They exchange nothing but what they measured, so one process is enough."""
-        loaded = self.record.load(self.about.step)
+        loaded = self.loaded
         config, notes = self._configuration(configuration(loaded.state, loaded.path))
         self._check_batches(config, ranks)
         setup = build_setup(config, World(), self.given.manifest)
         finding = replace(finding, notes=tuple(notes), **self._computed_by(setup, ranks))
         numbers = random.choice(batches_of(_count(self.about, self.given.manifest), ranks))
         measure = partial(measure_batch, setup, about=self.about.model_dump(), numbers=numbers)
-        ids, found = measure(self._predictor(setup, loaded, f"as-it-is-{ranks}"))
+        ids, found = measure(self._predictor(setup, loaded))
         if misfits := _misfits(rows, found):
             text = f"{self.path.with_suffix('.npz')}: has no numbers of {', '.join(misfits)}"
             return replace(finding, verdict="damaged", wrong=(text,))
@@ -157,7 +162,7 @@ class _EvaluationAudit:
         if not (unequal := _unequal(ids, stored, found, None)):
             return replace(finding, verdict="differs" if wrong else "equal", wrong=tuple(wrong))
         names = ("generator", "discriminators", "ema")
-        nudged = measure(self._predictor(setup, nudge(loaded, 0, names), f"nudged-{ranks}"))[1]
+        nudged = measure(self._predictor(setup, nudge(loaded, 0, names)))[1]
         beyond_roundings = _unequal(ids, stored, found, nudged)
         if not finding.reasons:
             size = "larger" if beyond_roundings else "no larger"
@@ -203,11 +208,13 @@ class _EvaluationAudit:
         tree["runtime"]["precision"] = self.about.precision or tree["runtime"]["precision"]
         return validate_config(tree, f"{self.path}: settings"), notes
 
-    def _predictor(self, setup: Setup, loaded: checkpoint.LoadedCheckpoint, name: str) -> Any:
-        folder = self.given.work / self.path.stem / name
+    def _predictor(self, setup: Setup, loaded: checkpoint.LoadedCheckpoint) -> Any:
+        folder = self.given.work / self.path.stem
         paths = RunPaths(folder)
         checkpoint.save(paths.checkpoints, self.about.step, loaded.tensors, loaded.state, keep=1)
-        return load_predictor(folder, setup.config, setup.engine, setup.tasks)[0]
+        predictor = load_predictor(folder, setup.config, setup.engine, setup.tasks)[0]
+        shutil.rmtree(folder)  # it is as large as a checkpoint
+        return predictor
 
     def _summary(
         self, setup: Setup, metrics: dict[str, Any], rows: dict[str, np.ndarray], found: Measured

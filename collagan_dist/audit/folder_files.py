@@ -51,7 +51,7 @@ def audit_log(record: RunRecord) -> AuditFinding | None:
         damaged = count_damaged(record.folder)
     except OSError as error:
         return AuditFinding(path.name, "not comparable", notes=(f"{path}: cannot be read ({error.strerror})",))
-    said = f"{path}: {format_things(damaged, 'line')} without the JSON of a log"
+    said = f"{path}: {format_things(damaged, 'damaged line')}"
     return AuditFinding(path.name, "damaged", wrong=(said,)) if damaged else None
 
 

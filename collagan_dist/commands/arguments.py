@@ -27,7 +27,7 @@ def non_negative_int(text: str) -> int:
 def worker_count(text: str) -> int:
     """Return a number of processes or threads of this machine; 0 stands for a default."""
     if (value := non_negative_int(text)) > MAX_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not below {MAX_WORKERS + 1}, the limit of a machine")
+        raise argparse.ArgumentTypeError(f"{text!r} is not at most {MAX_WORKERS:,}")
     return value
 
 

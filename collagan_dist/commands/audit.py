@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import secrets
-import signal
 from pathlib import Path
 
 from collagan_dist.commands.arguments import non_negative_int, positive_int, worker_count
@@ -64,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from collagan_dist.commands.progress import busy
+    from collagan_dist.distributed.stop_request import signals_interrupt
     from collagan_dist.distributed.world import detect_world
     from collagan_dist.errors import CheckpointError, ConfigError
 
@@ -79,13 +79,9 @@ def run(args: argparse.Namespace) -> int:
     request = AuditRequest(
         seed, args.stretches, args.evaluations, args.max_steps, args.ranks, args.threads, args.data, args.runs
     )
-    # As Ctrl-C, so that the temporary folder goes and children end.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with busy("auditing"):
-            found = audit(args.run, request, lambda text: logger.info(f"auditing {text}"))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    # So that the temporary folder goes and children end.
+    with signals_interrupt(), busy("auditing"):
+        found = audit(args.run, request, lambda text: logger.info(f"auditing {text}"))
     if args.out is not None:
         files.write_json(args.out, found.as_dict())
     if args.json:

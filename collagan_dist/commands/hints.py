@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-_LISTS = ("--tables", "--figures")  # which may be empty
+_MAY_BE_EMPTY = ("--tables", "--figures", "--slurm")
 # Commands whose --set changes a key of the configuration.
 _CONFIGURED = ("train", "plan", "evaluate", "reproduce", "sweep")
 
@@ -28,10 +28,10 @@ class HintingParser(argparse.ArgumentParser):
         """Return the parsed arguments. Ends with exit code 2 for a word that no option takes, with the nearest option."""
         words = list(sys.argv[1:] if args is None else args)
         for before, word in zip(["", *words], words, strict=False):
-            option = word.rstrip("=") or (before if before.startswith("--") else "an argument")
             is_empty = not word or re.fullmatch(r"--[\w-]+=", word)  # as a path it would be the current folder
-            if is_empty and option not in _LISTS:
-                self.commands().get(words[0], self).error(f"{option} is empty; is a variable of the shell not set?")
+            if is_empty and (word.rstrip("=") or before) not in _MAY_BE_EMPTY:
+                what = word.rstrip("=") or (f"the word after {before}" if before.startswith("--") else "an argument")
+                self.commands().get(words[0], self).error(f"{what} is empty; is a variable of the shell not set?")
         known, unknown = self.parse_known_args(words, namespace)
         if unknown:
             # The usage of the command, not that of all of them.

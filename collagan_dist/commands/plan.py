@@ -187,7 +187,8 @@ def _refuse_unused(args: argparse.Namespace, source: _Source) -> None:
     """Raise ConfigError for an assumption that a measured rate does not rest on."""
     if not (args.measured or args.measure):
         return
-    unused = ("convolution", "launch") if args.measure or source.device == "cpu" else ("convolution",)
+    no_launches = args.measure or source.device == "cpu" or (source.run and source.run.config.runtime.cuda_graph)
+    unused = ("convolution", "launch") if no_launches else ("convolution",)
     for text in args.assume:
         if text.partition("=")[0] in unused:
             option = "--measure" if args.measure else "--measured"

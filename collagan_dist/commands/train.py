@@ -196,7 +196,8 @@ def _dry_run(args: argparse.Namespace, config: Config, folder: Path, world: Worl
     plan, steps = _plan(config, manifest, world, folder)
     _check_annotations(config, manifest)
     begins_from = None
-    if config.model.init is not None and not RunPaths(folder).newest_step():
+    # With copies a run may go on where the model is gone.
+    if config.model.init is not None and config.checkpoint.copy_to is None and not RunPaths(folder).newest_step():
         begins_from = read_initial_weights(config, *networks_without_memory(config))
     print(to_yaml(config), end="")
     for line in _changes(args.config, config):

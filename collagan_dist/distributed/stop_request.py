@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Final
 
@@ -59,6 +61,17 @@ class StopRequest:
         if now - self._first_request > _SAME_REQUEST_SECONDS and not forwarded:
             # Not sys.exit: whoever asks twice does not want to wait for what is being saved.
             os._exit(128 + number)
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt on a stop signal, for work that may end at once and only has to clean up."""
+    former = {s: signal.signal(s, signal.default_int_handler) for s in signals_to_handle()}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def signals_to_handle() -> list[signal.Signals]:

@@ -24,6 +24,8 @@ _NOT_METRICS = (
     "settings",
     "precision",
     "ranks",
+    "machine",
+    "version",
     "features",
     "samples",
     "step",

@@ -14,7 +14,7 @@ Numbers = dict[str, float]
 # Numbers that say what was evaluated or when, not how well. Any other is a metric, so that a new task needs no entry here.
 _NOT_METRICS = {"step", "samples", "epoch", "time", "seed", "seconds", "world_size", "version", "damaged", "ranks"}
 # Parts of an evaluation that are read on their own, or say how it was made.
-_NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/", "features/")
+_NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/", "features/", "machine/")
 
 
 @dataclass(frozen=True)

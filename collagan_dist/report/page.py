@@ -38,9 +38,10 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         raise DataError("No run folder was named. Name at least one folder that holds a config.yaml.")
     target = _target(folders, out)
     check_own_page(target)
+    content = _content(folders)
     if out is not None:
         files.check_file_writable(target)
-    text = _render(_content(folders))
+    text = _render(content)
     try:
         _write(target, text)
     except OSError as error:

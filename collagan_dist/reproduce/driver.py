@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.distributed.stop_request import signals_to_handle
+from collagan_dist.distributed.stop_request import signals_interrupt
 from collagan_dist.errors import CheckpointError, ClusterError, CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.reproduce import plan, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
@@ -158,7 +155,7 @@ def _run_on_ray(
     # All others are evaluated in its features.
     first = [chain for chain in chains if chain[0].run.base == plan.FEATURES]
     outcomes: list[Outcome] = []
-    with _signals_interrupt():
+    with signals_interrupt():  # what runs on the cluster saves by itself
         for group in filter(None, (first, [chain for chain in chains if chain not in first])):
             # Its chains have nothing in common, so they run at the same time, in any order.
             for jobs, done in ray_map(address, do_jobs, group, gpus=options.ranks or 1):
@@ -166,17 +163,6 @@ def _run_on_ray(
                 logger.info(f"{names}: {'failed' if any(one.reason for one in done) else 'done'}")
                 outcomes += done
     return outcomes
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on a signal: waiting for a cluster may end at once, as what runs there saves by itself."""
-    former = {s: signal.signal(s, signal.default_int_handler) for s in signals_to_handle()}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def describe(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manifest) -> str:

@@ -43,7 +43,7 @@ class CopiedRun:
         """Claim the place, take up what is newer there, and begin to copy. Collective; once in a start.
 
         Raises ClusterError for a place that does not answer (a later start may have more luck) and for one that another start has,
-        ConfigError, DataError and CheckpointError; rank 0 calls `undo` before.
+        ConfigError, DataError and CheckpointError. Before it raises, rank 0 calls `undo`.
         """
         if self._opened:  # a rollback goes back to what is here
             return

@@ -236,7 +236,9 @@ class Copies:
         halves = [one for one in _steps_begun(names) if one < step and one not in whole]
         doomed = halves or [one for one in whole[:-1] if one < step][:1]
         for one in doomed:
-            logger.warning("warning: %s: no room for step %s, so what is there of step %s goes", self.place, step, one)
+            logger.warning(
+                "warning: %s: no room for step %s, so the copy of step %s is removed there", self.place, step, one
+            )
             self._remove(one)
         return bool(doomed)
 

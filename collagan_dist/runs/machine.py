@@ -1,4 +1,4 @@
-"""What computes: processors, threads, libraries and commit, of which the last bits of a result depend."""
+"""What computes: processors, threads, libraries and commit, on which the last bits of a result depend."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class InferenceParameters:
 
     @property
     def sha256(self) -> str:
-        """The hash of all that is there: of the generator's file, where there are discriminators of both files' hashes."""
+        """Without discriminators the hash of the generator's file; else the hash of both files' hashes."""
         hashes = [files.sha256(self.file)]
         if self.discriminators is None:
             return hashes[0]

@@ -21,8 +21,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from collagan_dist import files, structured
-from collagan_dist.errors import ClusterError, ConfigError
-from collagan_dist.places import Place, Unusable
+from collagan_dist.errors import ClusterError, ConfigError, DataError
+from collagan_dist.places import Place, Unreachable
 from collagan_dist.runs.layout import CHECKPOINTS, RunPaths
 from collagan_dist.runs.lease import MAX_LEASE_BYTES, LeaseRequest, Owner, parse_owner, this_process
 
@@ -116,8 +116,9 @@ def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any]
     owner = this_process(former.generation + 1, own.token, own.job, BEAT_SECONDS)
     try:
         return PlaceLease(place, run, digest, owner, former.token)
-    except Unusable:
-        if not known:  # or the next start would miss copies that never were
+    except DataError as error:
+        # Or the next start would miss copies that never were. Without an answer, nobody knows whether there are any.
+        if not known and not isinstance(error, Unreachable):
             paths.copy.unlink(missing_ok=True)
         raise
 

@@ -39,7 +39,7 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Growth:
-    """The node types of an autoscaler, and the most nodes beside the head node. No types: an autoscaler that tells none, or none has answered."""
+    """The node types of an autoscaler, and the most nodes beside the head node. No types: it tells none, or the head node did not answer."""
 
     types: tuple[NodeType, ...] = ()
     most: int = _MANY

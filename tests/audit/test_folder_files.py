@@ -76,7 +76,7 @@ def test_a_log_of_other_lines_is_damage(run):
     assert audit_log(RunRecord(run)) is None
     log.write_bytes(b"not json\n" + log.read_bytes())
     one = audit_log(RunRecord(run))
-    assert one.verdict == "damaged" and one.wrong == (f"{log}: 1 line without the JSON of a log",)
+    assert one.verdict == "damaged" and one.wrong == (f"{log}: 1 damaged line",)
 
 
 def test_an_edited_configuration_is_named(run):

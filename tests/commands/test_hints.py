@@ -36,7 +36,7 @@ def test_what_may_have_been_meant(words, said, collagan):
     ("words", "said"),
     [
         (["adopt", ""], "usage: collagan adopt .* an argument is empty; is a variable of the shell not set"),
-        (["train", "demo", "--data", "", "--out", "x"], "--data is empty; is a variable"),
+        (["train", "demo", "--data", "", "--out", "x"], "the word after --data is empty; is a variable"),
         (["train", "demo", "--out="], "--out is empty; is a variable"),
         ([""], "an argument is empty"),
     ],
@@ -45,6 +45,11 @@ def test_an_empty_word(words, said, collagan):
     """It would be the current folder."""
     result = collagan(*words)
     assert result.code == 2 and re.search(said, result.err, re.DOTALL) and result.out == ""
+
+
+def test_an_empty_word_that_is_a_choice(collagan):
+    for words in (("--figures", ""), ("--slurm=",)):
+        assert "is empty" not in collagan("reproduce", "demo", "--data", "nowhere", "--out", "x", *words).err
 
 
 def test_a_word_like_no_command_lists_them(collagan):

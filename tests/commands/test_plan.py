@@ -76,7 +76,7 @@ def test_what_cannot_be_planned_is_said(collagan, tmp_path):
     assert "not allowed with" in said("--measure", "--measured", "run")
     assert "no run folder" in said("--measured", tmp_path)
     assert "more than 131,072 GPUs" in said("--nodes", 10**6, "--gpus-per-node", 8)
-    assert "no batch does: 100000 ranks need at least 200000" in said("--nodes", 100_000)
+    assert "no batch suits these ranks and this split: 100000 ranks need at least 200000" in said("--nodes", 100_000)
     assert "more than 1,000,000,000,000" in said("--samples", 10**400)
     for option, value in (("--price", 1e308), ("--mtbf", 1e308), ("--mtbf", 1e-320), ("--restart", 1e300)):
         assert f"argument {option}: '{value}' is not a number from " in said(option, value)

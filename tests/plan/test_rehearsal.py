@@ -41,7 +41,7 @@ def test_rank_1023_of_1024(shards, monkeypatch, switches):
         (
             {},
             ConfigError,
-            "4 samples cannot be shared evenly by 1024 ranks; no batch does: 1024 ranks need at least 2048",
+            "4 samples cannot be shared evenly by 1024 ranks; no batch suits these ranks and this split: 1024 ranks need at least 2048",
         ),
         ({"schedule__batch": 2048}, DataError, "samples, one global batch needs 2048; .* start fewer ranks"),
         (

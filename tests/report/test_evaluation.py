@@ -13,6 +13,7 @@ def test_a_real_evaluation(run):
 
 def test_what_says_how_it_was_measured_is_no_metric():
     about = {"samples": 4, "step": 9, "damaged": 1, "ranks": 2, "precision": "bf16", "settings": {"noise": 1}}
+    about |= {"machine": {"ranks": 2, "threads": "1"}, "version": "0.1.0"}
     assert parse_evaluation({"psnr": 27.0, **about}).values == {"psnr": 27.0}
 
 

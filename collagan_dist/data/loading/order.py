@@ -140,7 +140,7 @@ def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
     least, most = 2 * shares, samples - samples % shares
     none = ""
     if shares > 1 and least > most:
-        none = f"no batch does: {who} need at least {least}, and the split has {samples} samples; {fewer}"
+        none = f"no batch suits these ranks and this split: {who} need at least {least} samples, the split has {samples}; {fewer}"
     if batch % shares:
         below = batch - batch % shares
         near = dict.fromkeys(min(max(n, least), most) for n in (below, below + shares))

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 ANNOTATIONS = ("labels", "landmarks")
 _WORDS = {"labels": "label map (KEY.seg.png)", "landmarks": "landmarks (in KEY.json)"}
 # Reasons for which a sample is unusable that concern an annotation alone.
-_REASONS = {"labels": re.compile("(the|no) label map"), "landmarks": re.compile("landmark|of its json")}
+_REASONS = {"labels": re.compile("(the|no|its) label map"), "landmarks": re.compile("landmark|of its json")}
 _ENTRY_BYTES = 400  # of a tar's samples of one split in manifest.json, without names
 _NUMBER = re.compile(r"\d+")
 Progress = Callable[[int, int], None]

@@ -226,7 +226,7 @@ def _picture_of(by_extension: dict[str, TarMember]) -> TarMember:
     pictures = [by_extension[extension] for extension in PICTURES if extension in by_extension]
     if not pictures:
         found = ", ".join(sorted(by_extension)[:_MOST_NAMED]) + ", ..." * (len(by_extension) > _MOST_NAMED)
-        dots = "; a key ends at the first dot of a file's name, so that names have no other" * any(
+        dots = "; the key ends at the first dot of a file's name: rename the files so that they have no other" * any(
             extension.endswith(tuple(f".{picture}" for picture in PICTURES)) for extension in by_extension
         )
         raise ValueError(f"has no picture ({', '.join(PICTURES)}), only {found}{dots}")

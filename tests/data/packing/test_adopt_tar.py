@@ -51,7 +51,7 @@ JPG, PNG = picture("JPEG"), picture("PNG")
 # Extension: content of a sample, and the reason for its quarantine (a part of it).
 BAD: dict[str, tuple[list[tuple[str, bytes | tarfile.TarInfo]], str]] = {
     "no picture": ([("txt", b"words"), ("json", annotation())], "has no picture (jpg, jpeg, png), only json, txt"),
-    "dots": ([(f"v1.{n}.jpg", JPG) for n in range(6)], "v1.4.jpg, ...; a key ends at the first dot of a file's name"),
+    "dots": ([(f"v1.{n}.jpg", JPG) for n in range(6)], "v1.4.jpg, ...; the key ends at the first dot of a file's name"),
     "a label map alone": ([("seg.png", label_map())], "has no picture"),
     "several pictures": ([("jpg", JPG), ("png", label_map())], "has several pictures (jpg, png); a label map is called KEY.seg.png"),
     "twice": ([("jpg", JPG), ("JPG", JPG)], "has two files .jpg, which webdataset refuses"),
