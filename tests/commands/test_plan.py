@@ -126,18 +126,17 @@ def test_options_that_would_be_ignored_are_refused(collagan, trained, shards):
 
 @pytest.mark.parametrize("end", [0, 1], ids=["least", "most"])
 def test_what_is_accepted_gives_finite_numbers(collagan, end):
-    """The ends of all ranges at once."""
+    """The ends of all ranges at once: the fastest with the fastest links, the slowest with the slowest."""
     ends = {
         "--mtbf": (1e7, 0.01), "--restart": (0.001, 1e7), "--price": (1e-6, 1e9), "--nodes": (1, 256), "--gpus-per-node": (1, 512),
-        "--samples": (262_144, 10**12), "--link": ("0.001:1e6/node,0.001:1e6/node", "1e5:0,1e5:0"),
+        "--samples": (262_144, 10**12), "--link": ("1e5:0,1e5:0", "0.001:1e6/node,0.001:1e6/node"),
     }  # fmt: skip
     assumed = {"convolution": (0.01, 1), "launch": (0, 1), "overlap": (0, 1), "jitter": (0, 1), "contention": (1, 100)}
     words = [word for option, values in ends.items() for word in (option, values[end])]
     words += [word for name, values in assumed.items() for word in ("--assume", f"{name}={values[end]}")]
-    for link in ends["--link"]:
-        result = collagan("plan", "stable", *NARROW, *words, "--link", link, "--set", "schedule.batch=262144", "--json")
-        plan = json.loads(result.out, parse_constant=pytest.fail)
-        assert min(plan["images_per_s"], plan["step"]["seconds"], plan["efficiency"]) > 0
+    result = collagan("plan", "stable", *NARROW, *words, "--set", "schedule.batch=262144", "--json")
+    plan = json.loads(result.out, parse_constant=pytest.fail)
+    assert min(plan["images_per_s"], plan["step"]["seconds"], plan["efficiency"]) > 0
 
 
 def test_a_cpu_has_no_links_of_gpus(collagan, trained, shards, tmp_path):

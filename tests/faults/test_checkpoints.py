@@ -138,6 +138,7 @@ def test_row_33_the_command_given_twice_and_a_forgotten_process(shards, undistur
         with pytest.raises(ClusterError, match=f"is being trained by pid {first.pid} on host"):
             train(config, run, World())
         first.send_signal(signal.SIGSTOP)
+        os.waitpid(first.pid, os.WUNTRACED)  # until it has stopped
         (run / "lease").unlink()
         shutil.rmtree(run / "checkpoints")
         train(config, run, World())
