@@ -81,7 +81,7 @@ def test_an_audit_that_is_ended_leaves_nothing(run, tmp_path):  # noqa: F811
     place = tmp_path / "tmp"
     place.mkdir()
     child = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(place)}, stderr=subprocess.PIPE, text=True)
-    until(lambda: list(place.glob("collagan-audit-*/**/train.log")), lambda: child.poll() is None)
+    until(lambda: list(place.glob("collagan-audit-*/**/run/lease")), lambda: child.poll() is None)
     child.send_signal(signal.SIGTERM)
     assert "interrupted; the same command begins again" in child.communicate(timeout=60)[1] and child.returncode == 75
     assert not list(place.iterdir())

@@ -395,7 +395,7 @@ def test_a_full_place_gets_the_newest_copies(shards, tmp_path):
     failed = events(here, "copy_failed")
     assert {event["step"] for event in failed} == {4, 6, 8, 9}
     assert all("no space" in event["reason"] for event in failed)
-    gone = re.findall(r"no room for step (\d+), so what is there of step (\d+) goes", result.stderr)
+    gone = re.findall(r"no room for step (\d+), so the copy of step (\d+) is removed there", result.stderr)
     assert [step for _, step in gone] == ["1", "2"], result.stderr
 
 
@@ -422,7 +422,7 @@ def test_room_is_made_of_older_and_damaged_copies_alone(run, tmp_path, lease, mo
     assert copies.wait(60) and [step for step, _ in copies.take_failures()] == [STEPS]
     copies.close()
     assert [path.name for path in there.iterdir()] == ["step-00000007"]
-    gone = re.findall(r"no room for step 9, so what is there of step (\d+) goes", capsys.readouterr().err)
+    gone = re.findall(r"no room for step 9, so the copy of step (\d+) is removed there", capsys.readouterr().err)
     assert gone == ["8", "5", "6"]
     # For an older step nothing newer goes.
     shutil.copytree(run / "checkpoints" / KEPT[0], run / "checkpoints" / (without_room := "step-00000003"))
