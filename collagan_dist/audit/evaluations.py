@@ -26,7 +26,6 @@ from collagan_dist.inference.evaluate import Measured, batches_of, measure_batch
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.results import read_evaluation
 from collagan_dist.runs import checkpoint
-from collagan_dist.runs.checkpoint import Unreadable
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.machine import code_commit, machine_state, rank_facts
 from collagan_dist.runs.thinning import is_number
@@ -99,7 +98,7 @@ def audit_evaluation(record: RunRecord, path: Path, given: Resources, random: Ra
     except Removed:
         yield replace(finding, notes=(f"its checkpoint, of step {about.step}, is not kept",))
         return
-    except Unreadable as error:
+    except checkpoint.Unreadable as error:
         yield replace(finding, notes=(str(error),))
         return
     except (DataError, CheckpointError) as error:
@@ -145,14 +144,13 @@ class _EvaluationAudit:
         self, finding: AuditFinding, ranks: int, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random
     ) -> AuditFinding:
         """Measure a batch that one of `ranks` ranks has. They exchange nothing but what they measured, so one process is enough."""
-        loaded = self.loaded
-        config, notes = self._configuration(configuration(loaded.state, loaded.path))
+        config, notes = self._configuration(configuration(self.loaded.state, self.loaded.path))
         self._check_batches(config, ranks)
         setup = build_setup(config, World(), self.given.manifest)
         finding = replace(finding, notes=tuple(notes), **self._computed_by(setup, ranks))
         numbers = random.choice(batches_of(_count(self.about, self.given.manifest), ranks))
         measure = partial(measure_batch, setup, about=self.about.model_dump(), numbers=numbers)
-        ids, found = measure(self._predictor(setup, loaded))
+        ids, found = measure(self._predictor(setup, self.loaded))
         if misfits := _misfits(rows, found):
             text = f"{self.path.with_suffix('.npz')}: has no numbers of {', '.join(misfits)}"
             return replace(finding, verdict="damaged", wrong=(text,))
@@ -162,7 +160,7 @@ class _EvaluationAudit:
         if not (unequal := _unequal(ids, stored, found, None)):
             return replace(finding, verdict="differs" if wrong else "equal", wrong=tuple(wrong))
         names = ("generator", "discriminators", "ema")
-        nudged = measure(self._predictor(setup, nudge(loaded, 0, names)))[1]
+        nudged = measure(self._predictor(setup, nudge(self.loaded, 0, names)))[1]
         beyond_roundings = _unequal(ids, stored, found, nudged)
         if not finding.reasons:
             size = "larger" if beyond_roundings else "no larger"
@@ -175,9 +173,9 @@ class _EvaluationAudit:
 
     def _check_batches(self, config: Config, ranks: int) -> None:
         """Raise NotComparable where so many ranks would have other batches, and the batches decide the numbers."""
-        if config.evaluate.batch_norm != "batch" or ranks == self.about.recorded_ranks:
-            return
         known = self.about.recorded_ranks
+        if config.evaluate.batch_norm != "batch" or ranks == known:
+            return
         on = (
             f"was measured on {format_things(known, 'rank')}"
             if known
@@ -189,8 +187,7 @@ class _EvaluationAudit:
         """Return with what this is measured (`how`), and why bits may differ from what was recorded (`reasons`)."""
         facts = rank_facts(setup.group)
         here = machine_state([facts], code_commit()) | {"ranks": ranks}
-        threads = facts["threads"]
-        how = f"{format_things(ranks, 'rank')}, {threads} thread{'s' * (threads != 1)}"
+        how = f"{format_things(ranks, 'rank')}, {format_things(facts['threads'], 'thread')}"
         if not self.about.machine:
             return {"how": how, "reasons": ("the evaluation does not say what computed it",)}
         reasons = differences({"version": self.about.version}, {"version": __version__})

@@ -66,8 +66,9 @@ def audit_headline(record: RunRecord, evaluations: Sequence[Path]) -> AuditFindi
         return AuditFinding(path.name, "damaged", wrong=(str(error),))
     if not isinstance(headline, dict):
         return AuditFinding(path.name, "damaged", wrong=(f"{path}: is no object",))
-    found = [metrics for one in evaluations if (metrics := _metrics(one)) and _is_of(metrics, headline, _SUBJECT)]
-    if not found and not all(map(_metrics, evaluations)):
+    known = [_metrics(one) for one in evaluations]
+    found = [metrics for metrics in known if metrics and _is_of(metrics, headline, _SUBJECT)]
+    if not found and not all(known):
         return AuditFinding(path.name, "not comparable", notes=("an evaluation that it may repeat is damaged",))
     if not found:
         return AuditFinding(path.name, "differs", wrong=(f"{path}: repeats no evaluation of the run",))

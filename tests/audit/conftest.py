@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.ranks import Resources
 from collagan_dist.audit.record import RunRecord, Stretch
-from collagan_dist.audit.stretches import Resources, audit_stretch
+from collagan_dist.audit.stretches import audit_stretch
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.training.loop import train
