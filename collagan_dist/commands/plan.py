@@ -164,7 +164,7 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _RateSource:
     """What the rate is taken from: a type of device, and a run, or else a data sheet where nothing is measured."""
 
     device: str
@@ -172,7 +172,7 @@ class _Source:
     gpu: GPU
 
 
-def _source(args: argparse.Namespace) -> _Source:
+def _source(args: argparse.Namespace) -> _RateSource:
     from collagan_dist.distributed import devices
     from collagan_dist.plan import rates
     from collagan_dist.plan.hardware import find_gpu
@@ -180,10 +180,10 @@ def _source(args: argparse.Namespace) -> _Source:
 
     run = rates.read_run(Path(args.measured)) if args.measured else None
     device = run.ranks[0].device if run else devices.pick_device(World()).type if args.measure else "cuda"
-    return _Source(device, run, find_gpu(args.gpu or "h100"))
+    return _RateSource(device, run, find_gpu(args.gpu or "h100"))
 
 
-def _refuse_unused(args: argparse.Namespace, source: _Source) -> None:
+def _refuse_unused(args: argparse.Namespace, source: _RateSource) -> None:
     """Raise ConfigError for an assumption that a measured rate does not rest on."""
     if not (args.measured or args.measure):
         return
@@ -195,7 +195,7 @@ def _refuse_unused(args: argparse.Namespace, source: _Source) -> None:
             raise ConfigError(f"--assume {text}: changes nothing where the rate is measured ({option}); leave it out")
 
 
-def _cluster(args: argparse.Namespace, source: _Source) -> Cluster:
+def _cluster(args: argparse.Namespace, source: _RateSource) -> Cluster:
     """Return the planned cluster. Raises ConfigError for several nodes of CPUs without a link between them."""
     from collagan_dist.plan.cost_model import Cluster
     from collagan_dist.plan.hardware import find_links
@@ -226,7 +226,7 @@ def _links(cluster: Cluster, given: bool) -> list[str]:
     ]
 
 
-def _planner(args: argparse.Namespace, config: Config, cluster: Cluster, source: _Source) -> Planner:
+def _planner(args: argparse.Namespace, config: Config, cluster: Cluster, source: _RateSource) -> Planner:
     from collagan_dist.plan import rates
     from collagan_dist.plan.cost_model import Assumptions
     from collagan_dist.plan.prediction import Planner
